@@ -10,7 +10,7 @@ use predictd_registry::backup;
 use predictd_registry::data_directory::DATABASE_FILE_NAME;
 
 use crate::admin_commands::args::ModelsCommand;
-use crate::admin_commands::experiments::ExperimentsCommand;
+use crate::admin_commands::experiments::args::ExperimentsCommand;
 use crate::admin_commands::feedback::FeedbackCommand;
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;

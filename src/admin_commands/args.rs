@@ -1,6 +1,8 @@
 //! Options of `predictd models`.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use predictd_registry::is_valid_name;
@@ -31,23 +33,19 @@ pub enum ModelsAction {
     /// List the versions of a model.
     Show {
         /// Its name.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
     },
     /// What was done to a model, the last first.
     History {
         /// Its name.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
     },
     /// Add a version: a model directory, which is uploaded, or a model that the server's MLflow server keeps. It is checked as a load checks it, and does not answer yet.
     Register {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Name of the version.
-        #[arg(value_parser = parse_name)]
-        version: String,
+        version: NameArg,
         /// The directory, or `models:/NAME/3`, `models:/NAME@ALIAS`, `models:/m-ID`, `runs:/RUN/PATH`.
         source: PathBuf,
         /// What there is to say of it, such as --metadata trained-on=2026-11.
@@ -60,11 +58,9 @@ pub enum ModelsAction {
     /// Make a version the one that answers.
     Activate {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Name of the version.
-        #[arg(value_parser = parse_name)]
-        version: String,
+        version: NameArg,
         /// Why, for the history.
         #[arg(long)]
         reason: Option<String>,
@@ -72,8 +68,7 @@ pub enum ModelsAction {
     /// Make the version the one that answers that did so before.
     Rollback {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Why, for the history.
         #[arg(long)]
         reason: Option<String>,
@@ -81,11 +76,9 @@ pub enum ModelsAction {
     /// Show the figures of a version, or add some.
     Metrics {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Name of the version.
-        #[arg(value_parser = parse_name)]
-        version: String,
+        version: NameArg,
         /// Figures to add, such as accuracy=0.94.
         #[arg(value_name = "KEY=VALUE", value_parser = parse_metric)]
         metrics: Vec<(String, f64)>,
@@ -93,33 +86,44 @@ pub enum ModelsAction {
     /// Keep a version loaded although it is not active.
     Pin {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Name of the version.
-        #[arg(value_parser = parse_name)]
-        version: String,
+        version: NameArg,
     },
     /// Keep it loaded no longer.
     Unpin {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Name of the version.
-        #[arg(value_parser = parse_name)]
-        version: String,
+        version: NameArg,
     },
     /// Forget a version, which must not be active.
     Remove {
         /// Name of the model.
-        #[arg(value_parser = parse_name)]
-        name: String,
+        name: NameArg,
         /// Name of the version.
-        #[arg(value_parser = parse_name)]
-        version: String,
+        version: NameArg,
     },
 }
 
-/// It becomes part of a path.
+/// A name as it is typed. It becomes part of a path.
+#[derive(Debug, Clone)]
+pub struct NameArg(pub String);
+
+impl FromStr for NameArg {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        parse_name(typed).map(Self)
+    }
+}
+
+impl Display for NameArg {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 pub(super) fn parse_name(typed: &str) -> Result<String, String> {
     if is_valid_name(typed) {
         return Ok(typed.to_owned());

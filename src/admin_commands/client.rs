@@ -13,6 +13,9 @@ use reqwest::{Method, Url};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::server_args::ServerArgs;
+use crate::ServerError;
+
 /// Longest wait for an answer: a version is loaded and checked meanwhile.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(10);
 /// Longest upload of one file.
@@ -35,8 +38,9 @@ impl Client {
     /// A client of this server.
     ///
     /// # Errors
-    /// One sentence.
-    pub fn new(base: &Url, key: Option<&str>) -> Result<Self, String> {
+    /// [`ServerError::Configuration`] in one sentence.
+    pub fn new(server: &ServerArgs) -> Result<Self, ServerError> {
+        let base = &server.admin_url;
         install_crypto_provider();
         let http = Http::builder()
             .redirect(Policy::none())
@@ -44,15 +48,15 @@ impl Client {
             .user_agent(concat!("predictd-models/", env!("CARGO_PKG_VERSION")));
         // unix:PATH is a server on this machine.
         let (http, base) = if base.scheme() == "unix" {
-            let here = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+            let here = Url::parse("http://localhost").map_err(|error| ServerError::Configuration(error.to_string()))?;
             (http.unix_socket(base.path()), here)
         } else {
             (http, base.clone())
         };
         Ok(Self {
-            http: http.build().map_err(|error| error.to_string())?,
+            http: http.build().map_err(|error| ServerError::Configuration(error.to_string()))?,
             base,
-            key: key.filter(|key| !key.is_empty()).map(str::to_owned),
+            key: server.api_key.clone().filter(|key| !key.is_empty()),
         })
     }
 
@@ -69,8 +73,7 @@ impl Client {
     /// # Errors
     /// What the server says, or why it does not.
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, String> {
-        let key = clock::new_id().to_string();
-        json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
+        json(self.send_change(self.request(Method::POST, path).json(body))?)
     }
 
     /// Changes the resource at `seen` from its current state. If that changes between read and write, reads it again:
@@ -78,13 +81,7 @@ impl Client {
     ///
     /// # Errors
     /// The server's reason, or why there is no answer.
-    pub fn change(
-        &self,
-        seen: &str,
-        method: &Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<Value, String> {
+    pub fn change(&self, seen: &str, request: &RequestBuilder) -> Result<Value, String> {
         let mut attempts = 1;
         loop {
             let current = self.send(&self.request(Method::GET, seen))?;
@@ -92,7 +89,7 @@ impl Client {
                 return json(current);
             }
             let tag = current.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
-            let changed = self.send_once(self.request(method.clone(), path).header(IF_MATCH, tag), body)?;
+            let changed = self.send_change(copy(request)?.header(IF_MATCH, tag))?;
             if changed.status().as_u16() != PRECONDITION_FAILED || attempts == MAX_ATTEMPTS {
                 return json(changed);
             }
@@ -100,12 +97,20 @@ impl Client {
         }
     }
 
+    /// Does `action` to the resource, as [`Self::change`] changes it.
+    ///
+    /// # Errors
+    /// The server's reason, or why there is no answer.
+    pub fn act(&self, resource: &str, action: &str, body: &impl Serialize) -> Result<Value, String> {
+        self.change(resource, &self.request(Method::POST, &format!("{resource}/{action}")).json(body))
+    }
+
     /// Removes `path`, as [`Self::change`] changes it.
     ///
     /// # Errors
     /// The server's reason, or why there is no answer.
     pub fn delete(&self, seen: &str, path: &str) -> Result<Value, String> {
-        self.change(seen, &Method::DELETE, path, None::<&()>)
+        self.change(seen, &self.request(Method::DELETE, path))
     }
 
     /// Something that is there from now on, or is so from now on.
@@ -114,17 +119,17 @@ impl Client {
     /// What the server says, or why it does not.
     pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, String> {
         let seen = self.send(&self.request(Method::GET, path))?;
-        let request = self.request(Method::PUT, path);
-        match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
-            (404, _) => json(self.send_once(request, Some(body))?),
-            (200, Some(tag)) => json(self.send_once(request.header(IF_MATCH, tag), Some(body))?),
-            _ => json(seen),
-        }
+        let request = self.request(Method::PUT, path).json(body);
+        let request = match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
+            (404, _) => request,
+            (200, Some(tag)) => request.header(IF_MATCH, tag),
+            _ => return json(seen),
+        };
+        json(self.send_change(request)?)
     }
 
-    fn send_once(&self, request: RequestBuilder, body: Option<&impl Serialize>) -> Result<Response, String> {
-        let request = request.header("Idempotency-Key", clock::new_id().to_string());
-        self.send(&if let Some(body) = body { request.json(body) } else { request })
+    fn send_change(&self, request: RequestBuilder) -> Result<Response, String> {
+        self.send(&request.header("Idempotency-Key", clock::new_id().to_string()))
     }
 
     /// Sends a file, if the server does not have it.
@@ -140,10 +145,11 @@ impl Client {
         let file = File::open(path).map_err(|error| named(error.to_string()))?;
         let request = self.request(Method::PUT, &stored_path).timeout(UPLOAD_TIMEOUT);
         let answer = request.body(file).send().map_err(|error| named(root_cause(&error)))?;
-        if answer.status().is_success() { Ok(()) } else { json(answer).map(|_| ()).map_err(named) }
+        json(answer).map(drop).map_err(named)
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// A request of this server.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         // The server may be behind a path of a proxy.
         let mut url = self.base.clone();
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
@@ -160,8 +166,12 @@ impl Client {
     }
 }
 
+fn copy(request: &RequestBuilder) -> Result<RequestBuilder, String> {
+    request.try_clone().ok_or_else(|| "the request cannot be sent twice".to_owned())
+}
+
 fn send_once(request: &RequestBuilder) -> Result<Response, String> {
-    request.try_clone().ok_or("the request cannot be sent twice")?.send().map_err(|error| root_cause(&error))
+    copy(request)?.send().map_err(|error| root_cause(&error))
 }
 
 /// The JSON of an answer; an error if it is one.

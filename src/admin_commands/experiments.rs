@@ -1,123 +1,106 @@
 //! `predictd experiments`: what is compared on live traffic.
 //!
-//! - `args`: its options; `render`: answers for people
+//! - [`args`]: its options; `render`: answers for people
 
-mod args;
+pub mod args;
 mod render;
 
 use predictd_api::experiments::{
     ArmBody, ExperimentDesignBody, ExperimentView, PowerTargetBody, PromoteRequest, RolloutBody, RolloutStepBody,
-    StateChangeRequest,
 };
-use reqwest::Method;
-use serde::Serialize;
+use predictd_api::state_change::StateChangeRequest;
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::render::{answer_text, parse, print};
 use crate::ServerError;
-pub use args::ExperimentsCommand;
-use args::{ArmArg, CreateArgs, ExperimentsAction, read_json_file};
+use args::{
+    AnonymousAssignmentArg, CreateArgs, ExperimentsAction, ExperimentsCommand, StateChangeArgs, read_json_file,
+};
 use render::{push_change, push_experiment, push_history, push_list, push_results};
-
-const EXPERIMENTS_PATH: &str = "/admin/experiments";
 
 impl ExperimentsCommand {
     /// Does it, and says on standard output what came of it.
     ///
     /// # Errors
     /// [`ServerError::Runtime`] if the server refuses or does not answer.
-    pub fn run(&self) -> Result<(), ServerError> {
-        let client = self.server.client()?;
+    pub fn run(self) -> Result<(), ServerError> {
+        let client = Client::new(&self.server)?;
         print(self.execute(&client))
     }
 
-    fn execute(&self, client: &Client) -> Result<String, String> {
+    fn execute(self, client: &Client) -> Result<String, String> {
         let as_json = self.json;
-        let changed = match &self.action {
-            ExperimentsAction::List => return answer_text(client.get(EXPERIMENTS_PATH)?, as_json, push_list),
+        let changed = match self.action {
+            ExperimentsAction::List => return answer_text(client.get("/admin/experiments")?, as_json, push_list),
             ExperimentsAction::Show { name } => {
-                return answer_text(client.get(&experiment_path(name))?, as_json, push_experiment);
+                return answer_text(client.get(&format!("/admin/experiments/{name}"))?, as_json, push_experiment);
             }
             ExperimentsAction::History { name } => {
-                let history = client.get(&format!("{}/history", experiment_path(name)))?;
-                return answer_text(history, as_json, |out, entries: &Vec<_>| push_history(out, entries));
+                let history = client.get(&format!("/admin/experiments/{name}/history"))?;
+                return answer_text(history, as_json, push_history);
             }
             ExperimentsAction::Results { name, phase, details } => {
                 let phase = phase.map(|phase| format!("&phase={phase}")).unwrap_or_default();
-                let results = client.get(&format!("{}/results?details={details}{phase}", experiment_path(name)))?;
+                let results = client.get(&format!("/admin/experiments/{name}/results?details={details}{phase}"))?;
                 return answer_text(results, as_json, push_results);
             }
             ExperimentsAction::Create(create) => {
-                let created = client.put(&experiment_path(&create.name), &build_spec(create)?);
-                if create.start {
-                    created.and_then(|_| change_state(client, &create.name, "start", create.reason.as_ref()))
-                } else {
-                    created
-                }
+                let start =
+                    create.start.then(|| StateChangeArgs { name: create.name.clone(), reason: create.reason.clone() });
+                let created = client.put(&format!("/admin/experiments/{}", create.name), &build_spec(create)?)?;
+                start.map_or(Ok(created), |start| change_state(client, start, "start"))
             }
             ExperimentsAction::Weights { name, weights, reason } => {
-                let ExperimentView { mut design, .. } = parse(client.get(&experiment_path(name))?)?;
-                apply_weights(&mut design.arms, weights)?;
-                design.reason.clone_from(reason);
-                client.put(&experiment_path(name), &design)
+                let ExperimentView { mut design, .. } = parse(client.get(&format!("/admin/experiments/{name}"))?)?;
+                apply_weights(&mut design.arms, &weights)?;
+                client.put(&format!("/admin/experiments/{name}"), &ExperimentDesignBody { reason, ..design })
             }
-            ExperimentsAction::Start { name, reason } => change_state(client, name, "start", reason.as_ref()),
-            ExperimentsAction::Pause { name, reason } => change_state(client, name, "pause", reason.as_ref()),
-            ExperimentsAction::End { name, reason } => change_state(client, name, "end", reason.as_ref()),
+            ExperimentsAction::Start(change) => change_state(client, change, "start"),
+            ExperimentsAction::Pause(change) => change_state(client, change, "pause"),
+            ExperimentsAction::End(change) => change_state(client, change, "end"),
             ExperimentsAction::Promote { name, arm, reason } => {
-                post_action(client, name, "promote", &PromoteRequest { arm: arm.clone(), reason: reason.clone() })
+                client.act(&format!("/admin/experiments/{name}"), "promote", &PromoteRequest { arm: arm.0, reason })
             }
-            ExperimentsAction::Forget { name } => client.delete(&experiment_path(name), &experiment_path(name)),
+            ExperimentsAction::Forget { name } => {
+                let experiment = format!("/admin/experiments/{name}");
+                client.delete(&experiment, &experiment)
+            }
         };
         answer_text(changed?, as_json, push_change)
     }
 }
 
-fn experiment_path(name: &str) -> String {
-    format!("{EXPERIMENTS_PATH}/{name}")
-}
-
-fn change_state(client: &Client, name: &str, action: &str, reason: Option<&String>) -> Result<Value, String> {
-    post_action(client, name, action, &StateChangeRequest { reason: reason.cloned() })
-}
-
-fn post_action(client: &Client, name: &str, action: &str, body: &impl Serialize) -> Result<Value, String> {
-    let path = experiment_path(name);
-    client.change(&path, &Method::POST, &format!("{path}/{action}"), Some(body))
+fn change_state(client: &Client, change: StateChangeArgs, action: &str) -> Result<Value, String> {
+    client.act(&format!("/admin/experiments/{}", change.name), action, &StateChangeRequest { reason: change.reason })
 }
 
 /// What is to be compared, by options or a file. The server judges what is in the file.
-fn build_spec(create: &CreateArgs) -> Result<Value, String> {
-    if let Some(file) = &create.file {
-        let mut design = read_json_file(file)?;
-        if let (Some(fields), Some(reason)) = (design.as_object_mut(), &create.reason) {
+fn build_spec(create: CreateArgs) -> Result<Value, String> {
+    if let Some(file) = create.file {
+        let mut design = read_json_file(&file)?;
+        if let (Some(fields), Some(reason)) = (design.as_object_mut(), create.reason) {
             fields.insert("reason".to_owned(), json!(reason));
         }
         return Ok(design);
     }
-    let arms = create.arms.iter().map(|arm| arm_body(arm, false));
-    let step = |&weight: &f64| RolloutStepBody {
+    let shadows = create.shadows.into_iter().map(|arm| ArmBody { shadow: true, ..arm });
+    let steps = create.steps.into_iter().map(|weight| RolloutStepBody {
         weight: weight / 100.0,
         seconds: create.step_seconds,
         requests: create.step_requests,
-    };
-    let steps: Vec<RolloutStepBody> = create.steps.iter().map(step).collect();
+    });
+    let steps: Vec<RolloutStepBody> = steps.collect();
     Ok(json!(ExperimentDesignBody {
-        on: create.on.clone(),
-        arms: arms.chain(create.shadows.iter().map(|arm| arm_body(arm, true))).collect(),
-        control: create.control.clone(),
+        on: create.on,
+        arms: create.arms.into_iter().chain(shadows).collect(),
+        control: create.control,
         salt: None,
-        anonymous: create.anonymous.map(args::AnonymousAssignmentArg::route),
+        anonymous: create.anonymous.map(AnonymousAssignmentArg::route),
         aim: Some(PowerTargetBody { accuracy: create.accuracy, least: create.least, ..PowerTargetBody::default() }),
         rollout: (!steps.is_empty()).then_some(RolloutBody { steps, guards: None }),
-        reason: create.reason.clone(),
+        reason: create.reason,
     }))
-}
-
-fn arm_body(arm: &ArmArg, shadow: bool) -> ArmBody {
-    let version = Some(arm.version.clone());
-    ArmBody { name: arm.name.clone(), model: arm.model.clone(), version, weight: arm.weight, shadow }
 }
 
 /// Gives arms other weights: parts of 1, or percentages.

@@ -55,21 +55,15 @@ impl FeedbackCommand {
     ///
     /// # Errors
     /// [`ServerError::Runtime`] if the server refuses or does not answer, or standard output is closed.
-    pub fn run(&self) -> Result<(), ServerError> {
-        let FeedbackAction::Export { model, format } = &self.action;
-        let client = self.server.client()?;
-        let mut out = BufWriter::new(io::stdout().lock());
-        export_feedback(&client, model.as_deref(), *format, &mut out).map_err(ServerError::Runtime)
+    pub fn run(self) -> Result<(), ServerError> {
+        let FeedbackAction::Export { model, format } = self.action;
+        export_feedback(&Client::new(&self.server)?, model, format).map_err(ServerError::Runtime)
     }
 }
 
-fn export_feedback(
-    client: &Client,
-    model: Option<&str>,
-    format: ExportFormat,
-    out: &mut impl Write,
-) -> Result<(), String> {
+fn export_feedback(client: &Client, model: Option<String>, format: ExportFormat) -> Result<(), String> {
     let failed = |error: io::Error| format!("standard output: {error}");
+    let mut out = BufWriter::new(io::stdout().lock());
     if format == ExportFormat::Csv {
         out.write_all(&csv_record(CSV_COLUMNS)?).map_err(failed)?;
     }

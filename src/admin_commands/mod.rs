@@ -17,14 +17,15 @@ pub mod server_args;
 use std::path::Path;
 
 use predictd_api::models::{
-    ActivateRequest, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, RollbackRequest, UploadedFile,
+    ActivateRequest, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, UploadedFile,
 };
+use predictd_api::state_change::StateChangeRequest;
 use predictd_registry::record::FileRecord;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::ServerError;
-use args::{ModelsAction, ModelsCommand};
+use args::{ModelsAction, ModelsCommand, NameArg};
 use client::Client;
 use render::{answer_text, push_change, push_history, push_metrics, push_models, push_versions};
 
@@ -33,93 +34,76 @@ impl ModelsCommand {
     ///
     /// # Errors
     /// [`ServerError::Runtime`] if the server refuses or does not answer.
-    pub fn run(&self) -> Result<(), ServerError> {
-        let client = self.server.client()?;
+    pub fn run(self) -> Result<(), ServerError> {
+        let client = Client::new(&self.server)?;
         render::print(self.execute(&client))
     }
 
-    fn execute(&self, client: &Client) -> Result<String, String> {
+    fn execute(self, client: &Client) -> Result<String, String> {
         let as_json = self.json;
-        let changed = match &self.action {
+        let changed = match self.action {
             ModelsAction::List => return answer_text(client.get("/admin/models")?, as_json, push_models),
             ModelsAction::Show { name } => {
-                return answer_text(client.get(&model_path(name))?, as_json, push_versions);
+                return answer_text(client.get(&format!("/admin/models/{name}"))?, as_json, push_versions);
             }
             ModelsAction::History { name } => {
-                let history = client.get(&format!("{}/history", model_path(name)))?;
-                return answer_text(history, as_json, |out, entries: &Vec<_>| push_history(out, entries));
+                let history = client.get(&format!("/admin/models/{name}/history"))?;
+                return answer_text(history, as_json, push_history);
             }
             ModelsAction::Metrics { name, version, metrics } if metrics.is_empty() => {
-                return answer_text(version_metrics(client, name, version)?, as_json, push_metrics);
+                let model: RegisteredModel = render::parse(client.get(&format!("/admin/models/{name}"))?)?;
+                let found = model.versions.into_iter().find(|found| found.version == version.0);
+                let found = found.ok_or_else(|| format!("{name} has no version {version}"))?;
+                return answer_text(json!(found.metrics), as_json, push_metrics);
             }
             ModelsAction::Register { name, version, source, metadata, reason } => {
-                let (files, source) = upload_source(client, source)?;
-                let metadata = metadata.iter().cloned().collect();
-                let version = version.clone();
-                let body = RegisterRequest { version, files, source, metadata, reason: reason.clone() };
-                client.post(&format!("{}/versions", model_path(name)), &body)
+                let (files, source) = upload_source(client, &source)?;
+                let metadata = metadata.into_iter().collect();
+                let body = RegisterRequest { version: version.0, files, source, metadata, reason };
+                client.post(&format!("/admin/models/{name}/versions"), &body)
             }
             ModelsAction::Activate { name, version, reason } => {
-                let body = ActivateRequest { version: version.clone(), reason: reason.clone() };
-                let model = model_path(name);
-                client.change(&model, &Method::POST, &format!("{model}/activate"), Some(&body))
+                let body = ActivateRequest { version: version.0, reason };
+                client.act(&format!("/admin/models/{name}"), "activate", &body)
             }
             ModelsAction::Rollback { name, reason } => {
-                let body = RollbackRequest { reason: reason.clone() };
-                let model = model_path(name);
-                client.change(&model, &Method::POST, &format!("{model}/rollback"), Some(&body))
+                client.act(&format!("/admin/models/{name}"), "rollback", &StateChangeRequest { reason })
             }
             ModelsAction::Metrics { name, version, metrics } => {
-                let body = MetricsRequest { metrics: metrics.iter().cloned().collect() };
-                let path = format!("{}/metrics", version_path(name, version));
-                client.change(&model_path(name), &Method::PUT, &path, Some(&body))
+                let path = format!("/admin/models/{name}/versions/{version}/metrics");
+                let body = MetricsRequest { metrics: metrics.into_iter().collect() };
+                client.change(&format!("/admin/models/{name}"), &client.request(Method::PUT, &path).json(&body))
             }
-            ModelsAction::Pin { name, version } => set_pinned(client, name, version, true),
-            ModelsAction::Unpin { name, version } => set_pinned(client, name, version, false),
-            ModelsAction::Remove { name, version } => client.delete(&model_path(name), &version_path(name, version)),
+            ModelsAction::Pin { name, version } => set_pinned(client, &name, &version, true),
+            ModelsAction::Unpin { name, version } => set_pinned(client, &name, &version, false),
+            ModelsAction::Remove { name, version } => {
+                client.delete(&format!("/admin/models/{name}"), &format!("/admin/models/{name}/versions/{version}"))
+            }
         };
         answer_text(changed?, as_json, push_change)
     }
 }
 
-/// The figures of a version, by name.
-fn version_metrics(client: &Client, name: &str, version: &str) -> Result<Value, String> {
-    let model: RegisteredModel = render::parse(client.get(&model_path(name))?)?;
-    let found = model.versions.into_iter().find(|found| found.version == version);
-    found.map(|found| json!(found.metrics)).ok_or_else(|| format!("{name} has no version {version}"))
-}
-
-fn set_pinned(client: &Client, name: &str, version: &str, pinned: bool) -> Result<Value, String> {
-    let path = format!("{}/pin", version_path(name, version));
-    client.change(&model_path(name), &Method::PUT, &path, Some(&PinRequest { pinned }))
+fn set_pinned(client: &Client, name: &NameArg, version: &NameArg, pinned: bool) -> Result<Value, String> {
+    let path = format!("/admin/models/{name}/versions/{version}/pin");
+    let request = client.request(Method::PUT, &path).json(&PinRequest { pinned });
+    client.change(&format!("/admin/models/{name}"), &request)
 }
 
 /// Uploads the files of a directory. Returns them, or the URI of what the MLflow server keeps.
 fn upload_source(client: &Client, source: &Path) -> Result<(Vec<UploadedFile>, Option<String>), String> {
-    if source.to_str().is_some_and(|source| source.contains("://")) {
+    let typed = source.to_str().unwrap_or_default();
+    if typed.contains("://") {
         return Err("what is registered is a directory, or models:/… or runs:/… of the MLflow server".to_owned());
     }
-    if let Some(uri) = source.to_str().filter(|source| is_mlflow_uri(source)) {
-        return Ok((Vec::new(), Some(uri.to_owned())));
+    // A directory of such a name is written `./models:`.
+    if typed.starts_with("models:/") || typed.starts_with("runs:/") {
+        return Ok((Vec::new(), Some(typed.to_owned())));
     }
     let files = local_files::list_files(source)?;
     for file in &files {
-        client.upload(&file.record.sha256, &file.path)?;
+        client.upload(&file.sha256, &source.join(&file.path))?;
     }
-    let files = files.into_iter().map(|file| file.record);
-    let files = files.map(|FileRecord { path, bytes, sha256 }| UploadedFile { path, bytes, sha256 });
-    Ok((files.collect(), None))
-}
-
-fn model_path(name: &str) -> String {
-    format!("/admin/models/{name}")
-}
-
-fn version_path(name: &str, version: &str) -> String {
-    format!("{}/versions/{version}", model_path(name))
-}
-
-/// True for what the MLflow server keeps. A directory of such a name is written `./models:`.
-fn is_mlflow_uri(source: &str) -> bool {
-    source.starts_with("models:/") || source.starts_with("runs:/")
+    let files = files.into_iter();
+    Ok((files.map(|FileRecord { path, bytes, sha256 }| UploadedFile { path, bytes, sha256 }).collect(), None))
 }

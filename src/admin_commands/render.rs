@@ -1,9 +1,9 @@
 //! Answers of the admin listener: as JSON for programs, in lines for people.
 
-use std::fmt::Arguments;
+use std::fmt::Display;
 use std::io::Write as _;
 
-use predictd_api::models::{AuditEntryView, ModelChangeView, RegisteredModel, RegisteredModelList};
+use predictd_api::models::{AuditEntryView, ModelChangeView, RegisteredModel, RegisteredModelList, RegisteredVersion};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -17,13 +17,13 @@ pub(super) const STALE_NOTE: &str = "the database does not answer: this is what 
 pub(super) fn answer_text<T: DeserializeOwned>(
     answer: Value,
     as_json: bool,
-    render: impl Fn(&mut String, &T),
+    render: impl FnOnce(&mut String, T),
 ) -> Result<String, String> {
     if as_json {
         return Ok(json_line(&answer));
     }
     let mut out = String::new();
-    render(&mut out, &parse(answer)?);
+    render(&mut out, parse(answer)?);
     Ok(out)
 }
 
@@ -44,67 +44,57 @@ pub(super) fn print(outcome: Result<String, String>) -> Result<(), ServerError> 
     written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))
 }
 
-pub(super) fn push_line(out: &mut String, line: Arguments<'_>) {
+pub(super) fn push_line(out: &mut String, line: impl Display) {
     // A String takes whatever is written to it.
-    _ = terminal::write_line(out, line);
+    _ = terminal::write_line(out, format_args!("{line}"));
 }
 
-pub(super) fn or_dash(text: Option<&str>) -> &str {
-    text.unwrap_or("-")
+pub(super) fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-pub(super) fn push_models(out: &mut String, list: &RegisteredModelList) {
-    push_line(out, format_args!("{:32} {:16} {:16} {:>8}", "NAME", "ACTIVE", "PREVIOUS", "VERSIONS"));
-    for RegisteredModel { name, active, previous, versions, .. } in &list.models {
-        let active = or_dash(active.as_deref());
-        let previous = or_dash(previous.as_deref());
+pub(super) fn push_models(out: &mut String, list: RegisteredModelList) {
+    push_line(out, "NAME                             ACTIVE           PREVIOUS         VERSIONS");
+    for RegisteredModel { name, active, previous, versions, .. } in list.models {
+        let active = or_dash(active);
+        let previous = or_dash(previous);
         push_line(out, format_args!("{name:32} {active:16} {previous:16} {:>8}", versions.len()));
     }
     if list.stale {
-        push_line(out, format_args!("{STALE_NOTE}"));
+        push_line(out, STALE_NOTE);
     }
 }
 
-pub(super) fn push_versions(out: &mut String, model: &RegisteredModel) {
-    push_line(
-        out,
-        format_args!("{:16} {:8} {:8} {:10} {:>12} {:24}", "VERSION", "", "STATE", "ORIGIN", "BYTES", "REGISTERED"),
-    );
-    for found in &model.versions {
-        let name = Some(&found.version);
+pub(super) fn push_versions(out: &mut String, model: RegisteredModel) {
+    push_line(out, "VERSION                   STATE    ORIGIN            BYTES REGISTERED              ");
+    for RegisteredVersion { version, state, origin, bytes, pinned, registered_at, .. } in model.versions {
+        let name = Some(&version);
         let part = if model.active.as_ref() == name {
             "active"
         } else if model.previous.as_ref() == name {
             "previous"
-        } else if found.pinned {
+        } else if pinned {
             "pinned"
         } else {
             ""
         };
-        push_line(
-            out,
-            format_args!(
-                "{:16} {part:8} {:8} {:10} {:>12} {:24}",
-                found.version, found.state, found.origin, found.bytes, found.registered_at
-            ),
-        );
+        push_line(out, format_args!("{version:16} {part:8} {state:8} {origin:10} {bytes:>12} {registered_at:24}"));
     }
 }
 
-pub(super) fn push_history(out: &mut String, entries: &[AuditEntryView]) {
+pub(super) fn push_history(out: &mut String, entries: Vec<AuditEntryView>) {
     for AuditEntryView { at, who, action, version, reason, .. } in entries {
-        let version = or_dash(version.as_deref());
-        let reason = or_dash(reason.as_deref());
-        push_line(out, format_args!("{at} {action:10} {version:16} {who:24} {reason}"));
+        let version = or_dash(version);
+        push_line(out, format_args!("{at} {action:10} {version:16} {who:24} {}", or_dash(reason)));
     }
 }
 
-pub(super) fn push_change(out: &mut String, change: &ModelChangeView) {
-    let active = or_dash(change.active.as_deref());
-    let previous = or_dash(change.previous.as_deref());
-    let note = unchanged_note(change.changed);
-    push_line(out, format_args!("{}: active {active}, previous {previous}{note}", change.name));
-    if let Some(experiment) = &change.experiment {
+pub(super) fn push_change(out: &mut String, change: ModelChangeView) {
+    let ModelChangeView { name, active, previous, changed, experiment, .. } = change;
+    let active = or_dash(active);
+    let previous = or_dash(previous);
+    push_line(out, format_args!("{name}: active {active}, previous {previous}{}", unchanged_note(changed)));
+    if let Some(experiment) = experiment {
         push_line(
             out,
             format_args!("experiment {experiment} runs on it: callers who name no version get those of its arms"),
@@ -112,8 +102,8 @@ pub(super) fn push_change(out: &mut String, change: &ModelChangeView) {
     }
 }
 
-pub(super) fn push_metrics(out: &mut String, metrics: &serde_json::Map<String, Value>) {
-    metrics.iter().for_each(|(name, value)| push_line(out, format_args!("{name:32} {value}")));
+pub(super) fn push_metrics(out: &mut String, metrics: serde_json::Map<String, Value>) {
+    metrics.into_iter().for_each(|(name, value)| push_line(out, format_args!("{name:32} {value}")));
 }
 
 pub(super) fn unchanged_note(changed: bool) -> &'static str {

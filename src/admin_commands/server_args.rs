@@ -3,9 +3,6 @@
 use clap::Args;
 use reqwest::Url;
 
-use super::client::Client;
-use crate::ServerError;
-
 /// The server, and the right to change it.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
@@ -22,14 +19,4 @@ pub struct ServerArgs {
     /// A key of the scope admin, if the server wants one. Better in the variable: others can read a command line.
     #[arg(long, env = "PREDICTD_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
     pub api_key: Option<String>,
-}
-
-impl ServerArgs {
-    /// A client of it.
-    ///
-    /// # Errors
-    /// [`ServerError::Configuration`] in one sentence.
-    pub fn client(&self) -> Result<Client, ServerError> {
-        Client::new(&self.admin_url, self.api_key.as_deref()).map_err(ServerError::Configuration)
-    }
 }

@@ -1,17 +1,16 @@
 //! The wire types of `/admin/drift`.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// All versions, and how they stand.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct DriftReportView {
     /// By model and version.
     pub versions: Vec<VersionDriftView>,
 }
 
 /// How a version stands.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct VersionDriftView {
     /// Name of the model.
     pub model: String,
@@ -28,7 +27,7 @@ pub struct VersionDriftView {
 }
 
 /// How live texts compare with a profile.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ProfileComparison {
     /// The profile.
     pub profile: ProfileView,
@@ -47,7 +46,7 @@ pub struct ProfileComparison {
 }
 
 /// What a profile says of itself.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ProfileView {
     /// The model that answered.
     pub model: String,
@@ -62,7 +61,7 @@ pub struct ProfileView {
 }
 
 /// One signal as it is now.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SignalView {
     /// `labels`, `confidence`, `lengths` or `unknown`.
     pub signal: String,
@@ -80,7 +79,7 @@ pub struct SignalView {
 }
 
 /// How far a window was away from the profile.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct DistanceView {
     /// What is judged: PSI; for unknown tokens Cohen's h.
     pub value: f64,
@@ -95,7 +94,7 @@ pub struct DistanceView {
 }
 
 /// A closed window.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct WindowView {
     /// Numbered from 1.
     pub number: u64,
@@ -110,7 +109,7 @@ pub struct WindowView {
 }
 
 /// A signal after a window.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct WindowSignalView {
     /// `labels`, `confidence`, `lengths` or `unknown`.
     pub signal: String,
@@ -122,7 +121,7 @@ pub struct WindowSignalView {
 }
 
 /// How right a version was lately.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct AccuracyView {
     /// Share of right answers among the last whose label was told; none if nothing was.
     pub accuracy: Option<f64>,

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// What an experiment shows so far.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ExperimentResultsView {
     /// Its name.
     pub experiment: String,
@@ -31,7 +30,7 @@ pub struct ExperimentResultsView {
 }
 
 /// What an arm did.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ArmResultView {
     /// Its name.
     pub name: String,
@@ -65,7 +64,7 @@ pub struct ArmResultView {
 }
 
 /// What a shadow did.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ShadowResultView {
     /// Its name.
     pub name: String,
@@ -90,7 +89,7 @@ pub struct ShadowResultView {
 }
 
 /// Times that parts of all stay within, to 5 %.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct LatencyQuantiles {
     /// Half of them.
     pub p50: Option<f64>,
@@ -101,7 +100,7 @@ pub struct LatencyQuantiles {
 }
 
 /// What feedback says of an arm.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ArmFeedbackView {
     /// Answers whose true label was told, texts that it failed among them.
     pub labelled: u64,
@@ -136,7 +135,7 @@ pub struct ArmFeedbackView {
 }
 
 /// A class.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ClassView {
     /// Its label.
     pub label: String,
@@ -151,7 +150,7 @@ pub struct ClassView {
 }
 
 /// What was answered where something was true.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ConfusionCellView {
     /// The true label.
     pub actual: String,
@@ -162,7 +161,7 @@ pub struct ConfusionCellView {
 }
 
 /// Answers of similar confidence.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct CalibrationBinView {
     /// Least and highest confidence.
     pub confidence: [f64; 2],
@@ -175,7 +174,7 @@ pub struct CalibrationBinView {
 }
 
 /// An arm against the control.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ControlComparisonView {
     /// In plain words.
     pub verdict: String,
@@ -195,7 +194,7 @@ pub struct ControlComparisonView {
 }
 
 /// The first decision.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct FirstDecisionView {
     /// Better than the control, or worse.
     pub better: bool,

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 
 /// All experiments.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ExperimentListView {
     /// True while the database does not answer: this is what was known last.
     pub stale: bool,
@@ -17,7 +16,7 @@ pub struct ExperimentListView {
 }
 
 /// An experiment after a change.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ExperimentChangeResponse {
     /// False if it was so already.
     pub changed: bool,
@@ -26,7 +25,7 @@ pub struct ExperimentChangeResponse {
 }
 
 /// An experiment.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ExperimentView {
     /// Its name.
     pub name: String,
@@ -53,7 +52,7 @@ pub struct ExperimentView {
 }
 
 /// A time with the same weights.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct PhaseView {
     /// Its number, from 1.
     pub phase: usize,
@@ -64,32 +63,24 @@ pub struct PhaseView {
 }
 
 /// What is compared, and how.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExperimentDesignBody {
     /// The model that callers ask for; the default model if none is named.
-    #[serde(default)]
     pub on: Option<String>,
     /// 2 to 16 arms, in the order in which users are spread over them.
     pub arms: Vec<ArmBody>,
     /// Name of the arm that the others are compared with, and that answers where they cannot; the first if none is named.
-    #[serde(default)]
     pub control: Option<String>,
     /// Tells experiments apart in where users go; the experiment's name if it is not said.
-    #[serde(default)]
     pub salt: Option<String>,
     /// Where requests go that name no user: to an arm at `random` (the default), or to the `control`.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
     pub anonymous: Option<AnonymousRoute>,
     /// What is to be found.
-    #[serde(default)]
     pub aim: Option<PowerTargetBody>,
     /// Steps in which the version that is not the control gets its share.
-    #[serde(default)]
     pub rollout: Option<RolloutBody>,
     /// Why, for the history.
-    #[serde(default)]
     pub reason: Option<String>,
 }
 
@@ -104,19 +95,16 @@ pub enum AnonymousRoute {
 }
 
 /// A version that answers a part of the users, or sees a part of the texts.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmBody {
     /// Its name.
     pub name: String,
     /// The model; the one that callers ask for if none is named.
-    #[serde(default)]
     pub model: Option<String>,
     /// The version; if none is named, the one that is active when the experiment starts.
-    #[serde(default)]
     pub version: Option<String>,
     /// Its part of the users. All but shadows' add up to 1, or to 100 %. In a rollout the steps say it. A shadow's is its part of the texts: up to 1, or a percentage above.
-    #[serde(default)]
     pub weight: Option<f64>,
     /// It only sees this part of the texts; no client gets its answers.
     #[serde(default)]
@@ -124,101 +112,66 @@ pub struct ArmBody {
 }
 
 /// What is to be found. It is fixed once the experiment has begun.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PowerTargetBody {
     /// The control's accuracy, as guessed; default 0.9. It decides only how long it takes.
-    #[serde(default)]
     pub accuracy: Option<f64>,
     /// The least difference worth finding; 0.03, which is 3 points, by default.
-    #[serde(default)]
     pub least: Option<f64>,
     /// Chance of a false alarm, however often one looks; default 0.05.
-    #[serde(default)]
     pub alpha: Option<f64>,
     /// Chance that the least difference is found; default 0.9.
-    #[serde(default)]
     pub power: Option<f64>,
 }
 
 /// How a version comes.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutBody {
     /// Ever larger parts of the users; after the last the version becomes the active one.
     pub steps: Vec<RolloutStepBody>,
     /// What must not happen; if it does, the experiment ends, and everybody gets the active version, which the control was.
-    #[serde(default)]
     pub guards: Option<GuardrailsBody>,
 }
 
 /// A part of the users, for a while.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutStepBody {
     /// Of the users: up to 1; percentages if any step has more.
     pub weight: f64,
     /// How long at least, in seconds; default an hour.
-    #[serde(default)]
     pub seconds: Option<u64>,
     /// Requests that the version must have had in it; default 1,000.
-    #[serde(default)]
     pub requests: Option<u64>,
 }
 
 /// What must not happen. A guard that is null does not stand.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct GuardrailsBody {
     /// Failed requests, as a part of all, beyond the control's; default 0.01.
-    #[serde(default = "default_error_guard")]
     pub errors: Option<f64>,
     /// The time that 99 of 100 requests stay within, as a multiple of the control's; default 2.
-    #[serde(default = "default_p99_guard")]
     pub p99: Option<f64>,
     /// Accuracy below the control's that is sure by feedback; default 0.
-    #[serde(default = "default_accuracy_guard")]
     pub accuracy: Option<f64>,
 }
 
 impl Default for GuardrailsBody {
     fn default() -> Self {
-        Self { errors: default_error_guard(), p99: default_p99_guard(), accuracy: default_accuracy_guard() }
+        Self { errors: Some(0.01), p99: Some(2.0), accuracy: Some(0.0) }
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the form that serde wants")]
-fn default_error_guard() -> Option<f64> {
-    Some(0.01)
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the form that serde wants")]
-fn default_p99_guard() -> Option<f64> {
-    Some(2.0)
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the form that serde wants")]
-fn default_accuracy_guard() -> Option<f64> {
-    Some(0.0)
-}
-
-/// Why something is done.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StateChangeRequest {
-    /// For the history.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
 /// An arm, and why.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
     /// Its name.
     pub arm: String,
     /// For the history.
-    #[serde(default)]
     pub reason: Option<String>,
 }
 
@@ -240,10 +193,7 @@ fn deserialize_answered_design<'de, D: Deserializer<'de>>(deserializer: D) -> Re
 fn retain_known_fields(value: &mut Value, known: &Value) {
     match (value, known) {
         (Value::Object(fields), Value::Object(known)) => {
-            fields.retain(|name, _| known.contains_key(name));
-            for (name, field) in fields {
-                known.get(name).into_iter().for_each(|known| retain_known_fields(field, known));
-            }
+            fields.retain(|name, field| known.get(name).map(|known| retain_known_fields(field, known)).is_some());
         }
         (Value::Array(items), Value::Array(known)) => {
             for (item, known) in items.iter_mut().zip(known.iter().cycle()) {

@@ -1,20 +1,18 @@
 //! The wire types of `/admin/feedback`.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// A part of what was told, in its order. A client may leave entries as they were sent.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct FeedbackPage<Entry = ExportedFeedback> {
     /// At most 1,000.
-    #[schema(value_type = Vec<ExportedFeedback>)]
     pub feedback: Vec<Entry>,
     /// For the next part; none after the last.
     pub next: Option<String>,
 }
 
 /// An answer and the truth about it.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ExportedFeedback {
     /// Names the answer.
     pub id: String,

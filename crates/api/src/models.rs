@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// What is recorded of all models.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RegisteredModelList {
     /// Changes so far.
     pub epoch: i64,
@@ -17,7 +16,7 @@ pub struct RegisteredModelList {
 }
 
 /// What is recorded of a model.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RegisteredModel {
     /// Its name.
     pub name: String,
@@ -35,7 +34,7 @@ pub struct RegisteredModel {
 }
 
 /// What is recorded of a version.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RegisteredVersion {
     /// Its name.
     pub version: String,
@@ -59,7 +58,7 @@ pub struct RegisteredVersion {
 }
 
 /// A model after a change.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ModelChangeView {
     /// Its name.
     pub name: String,
@@ -77,7 +76,7 @@ pub struct ModelChangeView {
 }
 
 /// What was done.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct AuditEntryView {
     /// Which change of all it was.
     pub epoch: i64,
@@ -97,17 +96,15 @@ pub struct AuditEntryView {
 }
 
 /// A version to be registered.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterRequest {
     /// Its name.
     pub version: String,
     /// Its files, each of which was uploaded to `/admin/store/SHA256`.
     #[serde(default)]
-    #[schema(value_type = Vec<Object>)]
     pub files: Vec<UploadedFile>,
     /// Or what the MLflow server keeps it as: `models:/NAME/3`, `models:/NAME@ALIAS`, `models:/m-ID`, `runs:/RUN/PATH`.
-    #[serde(default)]
     pub source: Option<String>,
     /// What there is to say of it.
     #[serde(default)]
@@ -128,7 +125,7 @@ pub struct UploadedFile {
 }
 
 /// A version to be made active.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActivateRequest {
     /// Its name.
@@ -137,16 +134,8 @@ pub struct ActivateRequest {
     pub reason: Option<String>,
 }
 
-/// A rollback.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RollbackRequest {
-    /// Why, for the history.
-    pub reason: Option<String>,
-}
-
 /// Figures of a version.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsRequest {
     /// By name; the same name replaces.
@@ -154,7 +143,7 @@ pub struct MetricsRequest {
 }
 
 /// Whether a version is kept loaded.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinRequest {
     /// It is.

@@ -12,33 +12,24 @@ use predictd_api::drift::{
     WindowSignalView, WindowView,
 };
 use predictd_drift::window::MAX_STORED_WINDOWS;
-use predictd_drift::{Divergence, DriftLevel, DriftSignal, SignalReport, WindowResult};
+use predictd_drift::{Divergence, DriftSignal, SignalReport, WindowResult};
 use predictd_engine::drift_monitor::{DriftMonitor, DriftStatus};
 use predictd_metrics::drift::AccuracyStatus;
 use serde::Deserialize;
-use utoipa::IntoParams;
 
-use super::error::{ApiError, Code, Problem};
+use super::error::{ApiError, Code};
 use super::state::App;
 
 /// How much is told.
-#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub struct DriftQuery {
-    /// Windows of each version, the last ones; 24 if nothing is said.
-    #[param(minimum = 0, maximum = 24)]
+    /// Windows of each version, the last ones, 0 to 24; 24 if nothing is said.
     windows: Option<usize>,
 }
 
 /// Whether texts and answers are like those of each version's profile, and how right the answers were.
-#[utoipa::path(
-    get, path = "/admin/drift", tag = "admin", params(DriftQuery),
-    responses(
-        (status = 200, body = DriftReportView),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The server stops"),
-    )
-)]
+#[utoipa::path(get, path = "/admin/drift")]
 pub async fn show(
     State(app): State<Arc<App>>,
     query: Result<Query<DriftQuery>, QueryRejection>,
@@ -58,16 +49,14 @@ pub async fn show(
     let mut versions = Vec::new();
     for (name, served) in &snapshot.models {
         for (version, state) in &served.versions {
-            let loaded = state.ready();
+            let monitor = state.ready().and_then(|model| model.drift_monitor.as_ref());
             let accuracy =
                 accuracies.iter().find(|accuracy| accuracy.model == *name && accuracy.version == version.as_str());
             versions.push(VersionDriftView {
                 model: name.clone(),
                 version: version.as_str().to_owned(),
                 state: state.name().to_owned(),
-                drift: loaded
-                    .and_then(|model| model.drift_monitor.as_ref())
-                    .map(|monitor| profile_comparison(monitor, monitor.report(), max_windows)),
+                drift: monitor.map(|monitor| profile_comparison(monitor, max_windows)),
                 accuracy: accuracy.map(accuracy_view),
             });
         }
@@ -75,12 +64,13 @@ pub async fn show(
     Ok(Json(DriftReportView { versions }))
 }
 
-fn profile_comparison(drifting: &DriftMonitor, report: DriftStatus, most: usize) -> ProfileComparison {
-    let DriftStatus { settings, min_window_items: needed, open_window_items: open_texts, signals, windows } = report;
-    let profile = &drifting.profile;
+fn profile_comparison(monitor: &DriftMonitor, max_windows: usize) -> ProfileComparison {
+    let DriftStatus { settings, min_window_items: needed, open_window_items: open_texts, signals, windows } =
+        monitor.report();
+    let profile = &monitor.profile;
     ProfileComparison {
         profile: ProfileView {
-            accuracy: drifting.accuracy(),
+            accuracy: monitor.accuracy(),
             model: profile.model.clone(),
             version: profile.model_version.clone(),
             made: profile.made.clone(),
@@ -90,16 +80,12 @@ fn profile_comparison(drifting: &DriftMonitor, report: DriftStatus, most: usize)
         longest_seconds: settings.max_age.map(|longest| longest.as_secs_f64()),
         needed,
         open_texts,
-        signals: signals.into_iter().map(|(signal, since)| signal_view(&signal, since)).collect(),
-        windows: windows
-            .iter()
-            .skip(windows.len().saturating_sub(most))
-            .map(|(window, times)| window_view(window, *times))
-            .collect(),
+        signals: signals.into_iter().map(signal_view).collect(),
+        windows: windows.iter().skip(windows.len().saturating_sub(max_windows)).map(window_view).collect(),
     }
 }
 
-fn signal_view(report: &SignalReport, since: Option<SystemTime>) -> SignalView {
+fn signal_view((report, since): (SignalReport, Option<SystemTime>)) -> SignalView {
     SignalView {
         signal: report.signal.name().to_owned(),
         level: report.level.name().to_owned(),
@@ -110,21 +96,21 @@ fn signal_view(report: &SignalReport, since: Option<SystemTime>) -> SignalView {
     }
 }
 
-fn window_view(window: &WindowResult, [opened, closed]: [SystemTime; 2]) -> WindowView {
-    let judged = DriftSignal::ALL.iter().zip(window.levels).zip(window.divergences);
-    let signal = |((signal, level), distance): ((&DriftSignal, DriftLevel), Option<Divergence>)| {
+fn window_view(&(window, [opened, closed]): &(WindowResult, [SystemTime; 2])) -> WindowView {
+    let signals = DriftSignal::ALL.iter().zip(window.levels).zip(window.divergences);
+    let signals = signals.filter_map(|((signal, level), distance)| {
         Some(WindowSignalView {
             signal: signal.name().to_owned(),
             level: level.name().to_owned(),
             distance: distance_view(distance?),
         })
-    };
+    });
     WindowView {
         number: window.number,
         texts: window.texts,
         opened: format_time(opened),
         closed: format_time(closed),
-        signals: judged.filter_map(signal).collect(),
+        signals: signals.collect(),
     }
 }
 
@@ -139,8 +125,12 @@ fn distance_view(distance: Divergence) -> DistanceView {
 }
 
 fn accuracy_view(now: &AccuracyStatus) -> AccuracyView {
-    let AccuracyStatus { labelled_answers: labelled, expected, has_dropped: dropped, .. } = *now;
-    AccuracyView { accuracy: now.accuracy(), labelled, expected, dropped }
+    AccuracyView {
+        accuracy: now.accuracy(),
+        labelled: now.labelled_answers,
+        expected: now.expected,
+        dropped: now.has_dropped,
+    }
 }
 
 fn format_time(time: SystemTime) -> String {

@@ -3,59 +3,38 @@
 //! As with models, a change names the revision that it was decided on (`If-Match`), and one that is sent twice under one
 //! `Idempotency-Key` is made once.
 
-pub mod results;
-pub mod view;
-pub mod wire;
+mod results;
+mod view;
+mod wire;
 
+use std::convert::identity;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::http::request::Parts;
-use axum::response::IntoResponse;
+use axum::extract::{Query, State};
 use predictd_api::experiment_results::ExperimentResultsView;
 use predictd_api::experiments::{
     ExperimentChangeResponse, ExperimentDesignBody, ExperimentListView, ExperimentView, PromoteRequest,
-    StateChangeRequest,
 };
 use predictd_api::models::AuditEntryView;
+use predictd_api::state_change::StateChangeRequest;
 use predictd_experiments::experiment::Experiment;
 use predictd_registry::database::experiments::ResultDetail;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
-use predictd_registry::is_valid_name;
 use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::body::ValidatedJson;
-use super::caller::Caller;
-use super::error::{ApiError, Code};
+use super::error::ApiError;
 use super::registry::etag::{EtagJson, with_etag};
-use super::registry::preconditions::{self, Preconditions};
-use super::registry::wire::{EmptyBody, MAX_HISTORY_ENTRIES, audit_entry};
+use super::registry::path_params::{ExperimentPath, unknown_experiment};
+use super::registry::preconditions::{ChangeOrder, missing_precondition_error};
+use super::registry::wire::{ChangeBody, EmptyBody, MAX_HISTORY_ENTRIES, audit_entry, read_outcome};
 use super::state::App;
 
-/// An experiment in a path. What cannot be a name is nobody's.
-#[derive(Debug)]
-pub struct ExperimentPath(pub String);
-
-impl<S: Send + Sync> FromRequestParts<S> for ExperimentPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        let Path(name) = path.map_err(|_| unknown_experiment())?;
-        if is_valid_name(&name) { Ok(Self(name)) } else { Err(unknown_experiment()) }
-    }
-}
-
-fn unknown_experiment() -> ApiError {
-    ApiError::new(Code::ExperimentNotFound, "There is no experiment of this name; GET /admin/experiments lists them.")
-}
-
 /// Which results are asked for.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultsQuery {
     /// The phase: a time with the same weights, from 1. The present one if none is named.
@@ -65,67 +44,58 @@ pub struct ResultsQuery {
     pub details: bool,
 }
 
+type ExperimentOutcome = ChangeOutcome<Option<Experiment>>;
+type ExperimentChangeAnswer = Result<EtagJson<ExperimentChangeResponse>, ApiError>;
+
 /// Makes a change, and shows the experiment afterwards.
-async fn apply_change<F>(
-    app: &App,
-    name: &str,
-    order: ChangeContext,
-    work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
-) -> Result<EtagJson<ExperimentChangeResponse>, ApiError>
+async fn apply_change<B: ChangeBody, F>(
+    order: ChangeOrder<ExperimentPath, B>,
+    action: &str,
+    work: impl FnOnce(Arc<RegistryServices>, String, B, ChangeContext) -> F + Send + 'static,
+) -> ExperimentChangeAnswer
 where
-    F: Future<Output = Result<ChangeOutcome<Option<Experiment>>, RegistryError>> + Send + 'static,
+    F: Future<Output = Result<ExperimentOutcome, RegistryError>> + Send + 'static,
 {
-    to_change_response(name, app.require_registry()?.change(order, work).await?)
+    let context = order.context(action, &order.path.0)?;
+    let ChangeOrder { app, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
+    let named = name.clone();
+    let work = |services, context| work(services, named, request, context);
+    to_change_response(name, app.require_registry()?.change(context, work).await?)
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
-fn to_change_response(
-    name: &str,
-    outcome: ChangeOutcome<Option<Experiment>>,
-) -> Result<EtagJson<ExperimentChangeResponse>, ApiError> {
-    let (experiment, changed) = match outcome {
-        ChangeOutcome::Changed(experiment) => (experiment, true),
-        ChangeOutcome::Unchanged(experiment) => (experiment, false),
-        ChangeOutcome::Repeated(answer) => {
-            let broken = |_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.");
-            (serde_json::from_str(&answer).map_err(broken)?, true)
-        }
-    };
+fn to_change_response(name: String, outcome: ExperimentOutcome) -> ExperimentChangeAnswer {
+    let (experiment, changed) = read_outcome(outcome, identity)?;
     let revision = experiment.as_ref().map_or(0, |experiment| experiment.revision);
-    Ok(with_etag(
-        revision,
-        ExperimentChangeResponse {
-            changed,
-            experiment: experiment.map(|experiment| view::experiment_view(name, &experiment)),
-        },
-    ))
+    let experiment = experiment.map(|experiment| view::experiment_view(name, experiment));
+    Ok(with_etag(revision, ExperimentChangeResponse { changed, experiment }))
 }
 
 /// List all experiments.
-#[utoipa::path(get, path = "/admin/experiments", tag = "admin", responses((status = 200, body = ExperimentListView)))]
+#[utoipa::path(get, path = "/admin/experiments")]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView>, ApiError> {
     let registry = &app.require_registry()?.services().context;
-    let experiments =
-        registry.experiments().iter().map(|(name, experiment)| view::experiment_view(name, experiment)).collect();
+    let experiments = registry.experiments().into_iter();
+    let experiments = experiments.map(|(name, experiment)| view::experiment_view(name, experiment)).collect();
     Ok(Json(ExperimentListView { stale: registry.database_downtime().is_some(), experiments }))
 }
 
 /// Show an experiment. Its revision is in the `ETag`.
-#[utoipa::path(get, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = ExperimentView)))]
+#[utoipa::path(get, path = "/admin/experiments/{name}")]
 pub async fn show(
     State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-) -> Result<impl IntoResponse, ApiError> {
-    let found =
-        app.require_registry()?.services().context.experiments().remove(&name).ok_or_else(unknown_experiment)?;
-    Ok(with_etag(found.revision, view::experiment_view(&name, &found)))
+    ExperimentPath([name]): ExperimentPath,
+) -> Result<EtagJson<ExperimentView>, ApiError> {
+    let mut experiments = app.require_registry()?.services().context.experiments();
+    let found = experiments.remove(&name).ok_or_else(unknown_experiment)?;
+    Ok(with_etag(found.revision, view::experiment_view(name, found)))
 }
 
 /// What was done to an experiment, by whom and why, the last first.
-#[utoipa::path(get, path = "/admin/experiments/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [AuditEntryView])))]
+#[utoipa::path(get, path = "/admin/experiments/{name}/history")]
 pub async fn history(
     State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
+    ExperimentPath([name]): ExperimentPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
     let read = app.require_registry()?.run(|services| async move {
         Ok(services.context.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?)
@@ -135,13 +105,10 @@ pub async fn history(
 }
 
 /// What an experiment shows so far, summed over all replicas.
-#[utoipa::path(
-    get, path = "/admin/experiments/{name}/results", tag = "admin", params(("name" = String, Path), ResultsQuery),
-    responses((status = 200, body = ExperimentResultsView))
-)]
+#[utoipa::path(get, path = "/admin/experiments/{name}/results")]
 pub async fn results(
     State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
+    ExperimentPath([name]): ExperimentPath,
     which: Result<Query<ResultsQuery>, QueryRejection>,
 ) -> Result<Json<ExperimentResultsView>, ApiError> {
     let Query(ResultsQuery { phase, details }) = which
@@ -151,133 +118,71 @@ pub async fn results(
     let read = app
         .require_registry()?
         .run(move |services| async move { services.experiments.results(&named, phase, with).await });
-    let (experiment, phase, found) = read.await?;
-    Ok(Json(results::results_view(&name, &experiment, phase, &found, details)))
+    Ok(Json(results::results_view(name, read.await?, details)))
 }
 
 /// Make an experiment, or change it. Once it has begun only weights can change, which begins a new phase.
-#[utoipa::path(
-    put, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)),
-    request_body = ExperimentDesignBody, responses((status = 200, body = ExperimentChangeResponse))
-)]
-pub async fn define(
-    State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<ExperimentDesignBody>,
-) -> Result<impl IntoResponse, ApiError> {
-    let known = app.require_registry()?.services().context.experiments().contains_key(&name);
-    let order = grounds.into_change_context(&caller, &["experiment", &name], &request, request.reason.clone());
-    if known && order.expected_revision.is_none() {
+#[utoipa::path(put, path = "/admin/experiments/{name}")]
+pub async fn define(order: ChangeOrder<ExperimentPath, ExperimentDesignBody>) -> ExperimentChangeAnswer {
+    let context = order.context("experiment", &order.path.0)?;
+    let ChangeOrder { app, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
+    let registry = app.require_registry()?;
+    if context.expected_revision.is_none() && registry.services().context.experiments().contains_key(&name) {
         // Unless it was this request that made it.
-        let context = order.clone();
-        let repeated =
-            app.require_registry()?.run(|services| async move { Ok(services.context.find_repeated(&context).await?) });
-        let outcome = repeated.await?.ok_or_else(preconditions::missing_precondition_error)?;
-        return to_change_response(&name, outcome);
+        let repeated = registry.run(|services| async move { Ok(services.context.find_repeated(&context).await?) });
+        return to_change_response(name, repeated.await?.ok_or_else(missing_precondition_error)?);
     }
     // What is new was never seen.
-    let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
-    let default_model = app.models.registry.snapshot().default_model.clone();
-    let design = wire::into_design(request, &name, &default_model).map_err(wire::design_error)?;
+    let context = ChangeContext { expected_revision: context.expected_revision.or(Some(0)), ..context };
+    let design = wire::into_design(request, &name, &app.models.registry.snapshot().default_model)?;
     let named = name.clone();
-    apply_change(&app, &name, order, |services, order| async move {
-        services.experiments.define(&named, design, &order).await
+    let change = registry.change(context, |services, context| async move {
+        services.experiments.define(&named, design, &context).await
+    });
+    to_change_response(name, change.await?)
+}
+
+/// Start an experiment, or go on with it.
+#[utoipa::path(post, path = "/admin/experiments/{name}/start")]
+pub async fn start(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "start", |services, name, _, context| async move {
+        services.experiments.start(&name, &context).await
     })
     .await
 }
 
-/// Start an experiment, or go on with it.
-#[utoipa::path(
-    post, path = "/admin/experiments/{name}/start", tag = "admin", params(("name" = String, Path)),
-    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeResponse))
-)]
-pub async fn start(
-    State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["start", &name], &request, request.reason.clone())?;
-    let named = name.clone();
-    apply_change(&app, &name, order, |services, order| async move { services.experiments.start(&named, &order).await })
-        .await
-}
-
 /// Pause an experiment: everybody gets the active version.
-#[utoipa::path(
-    post, path = "/admin/experiments/{name}/pause", tag = "admin", params(("name" = String, Path)),
-    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeResponse))
-)]
-pub async fn pause(
-    State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["pause", &name], &request, request.reason.clone())?;
-    let named = name.clone();
-    apply_change(&app, &name, order, |services, order| async move { services.experiments.pause(&named, &order).await })
-        .await
+#[utoipa::path(post, path = "/admin/experiments/{name}/pause")]
+pub async fn pause(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "pause", |services, name, _, context| async move {
+        services.experiments.pause(&name, &context).await
+    })
+    .await
 }
 
 /// End an experiment for good: everybody gets the active version.
-#[utoipa::path(
-    post, path = "/admin/experiments/{name}/end", tag = "admin", params(("name" = String, Path)),
-    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeResponse))
-)]
-pub async fn end(
-    State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["end", &name], &request, request.reason.clone())?;
-    let named = name.clone();
-    let outcome = request.reason;
-    apply_change(&app, &name, order, |services, order| async move {
-        services.experiments.end(&named, outcome, &order).await
+#[utoipa::path(post, path = "/admin/experiments/{name}/end")]
+pub async fn end(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "end", |services, name, request, context| async move {
+        services.experiments.end(&name, request.reason, &context).await
     })
     .await
 }
 
 /// Make the version of an arm the active one, and end the experiment.
-#[utoipa::path(
-    post, path = "/admin/experiments/{name}/promote", tag = "admin", params(("name" = String, Path)),
-    request_body = PromoteRequest, responses((status = 200, body = ExperimentChangeResponse))
-)]
-pub async fn promote(
-    State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<PromoteRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["promote", &name], &request, request.reason.clone())?;
-    let named = name.clone();
-    apply_change(&app, &name, order, |services, order| async move {
-        services.experiments.promote(&named, &request.arm, &order).await
+#[utoipa::path(post, path = "/admin/experiments/{name}/promote")]
+pub async fn promote(order: ChangeOrder<ExperimentPath, PromoteRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "promote", |services, name, request, context| async move {
+        services.experiments.promote(&name, &request.arm, &context).await
     })
     .await
 }
 
 /// Forget an experiment that has not begun, or ended more than 31 days ago.
-#[utoipa::path(
-    delete, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)),
-    responses((status = 200, body = ExperimentChangeResponse))
-)]
-pub async fn delete(
-    State(app): State<Arc<App>>,
-    ExperimentPath(name): ExperimentPath,
-    caller: Caller,
-    grounds: Preconditions,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["forget", &name], &EmptyBody::default(), None)?;
-    let named = name.clone();
-    apply_change(&app, &name, order, |services, order| async move { services.experiments.delete(&named, &order).await })
-        .await
+#[utoipa::path(delete, path = "/admin/experiments/{name}")]
+pub async fn delete(order: ChangeOrder<ExperimentPath, EmptyBody>) -> ExperimentChangeAnswer {
+    apply_change(order, "forget", |services, name, _, context| async move {
+        services.experiments.delete(&name, &context).await
+    })
+    .await
 }

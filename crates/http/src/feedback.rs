@@ -11,7 +11,7 @@ use axum::{Extension, Json};
 use predictd_experiments::receipts::ReceiptError;
 use predictd_inference::feedback_service::{Feedback, FeedbackError};
 use predictd_registry::feedback::FeedbackWriteOutcome;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::body::{RequestBody, ValidatedJson};
@@ -44,17 +44,18 @@ pub struct GroundTruth {
     #[schema(min_length = 1, max_length = 8192)]
     pub prediction_id: String,
     /// The label that would have been right, or all of them.
-    pub actual: ActualLabels,
+    #[serde(deserialize_with = "read_labels")]
+    #[schema(value_type = ActualLabels)]
+    pub actual: Vec<String>,
     /// The text that was asked about, as it was sent then, to be kept with the truth for a training; it is kept nowhere otherwise.
-    #[serde(default)]
     #[schema(max_length = 32768)]
     pub text: Option<String>,
 }
 
 /// A true label, or all of them.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a label or a list of labels")]
-pub enum ActualLabels {
+enum ActualLabels {
     /// The only one.
     One(TrueLabel),
     /// All of them; none if no label is right.
@@ -62,18 +63,25 @@ pub enum ActualLabels {
 }
 
 /// A label of the model.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = "card_arrival", min_length = 1, max_length = 256)]
-pub struct TrueLabel(String);
+struct TrueLabel(String);
 
 /// Labels of the model, each once.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(min_items = 0, max_items = 256)]
-pub struct TrueLabels(Vec<TrueLabel>);
+struct TrueLabels(Vec<TrueLabel>);
+
+fn read_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match ActualLabels::deserialize(deserializer)? {
+        ActualLabels::One(TrueLabel(label)) => vec![label],
+        ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
+    })
+}
 
 /// One thing told, or a list of them.
 // Only for the description: what is read is a `FeedbackRequest`, whose errors say more.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(as = FeedbackRequest)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only described")]
@@ -85,7 +93,7 @@ enum FeedbackForms {
 }
 
 /// What is told of several answers.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 10_000)]
 #[expect(dead_code, reason = "only described")]
 struct GroundTruthList(Vec<GroundTruth>);
@@ -103,14 +111,10 @@ impl GroundTruth {
         if !(1..=MAX_PREDICTION_ID_CHARS).contains(&self.prediction_id.len()) {
             return Err(("prediction_id", format!("it must have 1 to {MAX_PREDICTION_ID_CHARS} characters")));
         }
-        let labels = match &self.actual {
-            ActualLabels::One(label) => std::slice::from_ref(label),
-            ActualLabels::Many(TrueLabels(labels)) => labels.as_slice(),
-        };
-        if labels.len() > MAX_LABELS {
+        if self.actual.len() > MAX_LABELS {
             return Err(("actual", format!("at most {MAX_LABELS} labels are possible")));
         }
-        if !labels.iter().all(|TrueLabel(label)| (1..=MAX_LABEL_CHARS).contains(&label.chars().count())) {
+        if !self.actual.iter().all(|label| (1..=MAX_LABEL_CHARS).contains(&label.chars().count())) {
             return Err(("actual", format!("a label must have 1 to {MAX_LABEL_CHARS} characters")));
         }
         let text = self.text.as_ref().map_or(Ok(()), |text| validation::check_stored_text(text, limits));
@@ -120,10 +124,9 @@ impl GroundTruth {
 
 impl RequestBody for FeedbackRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        if json::is_list(bytes) {
-            return Ok(Self { truths: json::from_json(bytes)?, is_list: true });
-        }
-        Ok(Self { truths: vec![json::from_json(bytes)?], is_list: false })
+        let is_list = json::is_list(bytes);
+        let truths = if is_list { json::from_json(bytes)? } else { vec![json::from_json(bytes)?] };
+        Ok(Self { truths, is_list })
     }
 
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
@@ -134,13 +137,12 @@ impl RequestBody for FeedbackRequest {
                 format!("there are {count} things told, where 1 to {MAX_ITEMS} are possible"),
             ));
         }
-        let wrong = |(index, truth): (usize, &GroundTruth)| {
+        let wrong = self.truths.iter().enumerate().filter_map(|(index, truth)| {
             let (field, detail) = truth.check(limits).err()?;
             let pointer = if self.is_list { format!("/{index}/{field}") } else { format!("/{field}") };
             Some(FieldError { pointer, detail })
-        };
-        let wrong: Vec<FieldError> =
-            self.truths.iter().enumerate().filter_map(wrong).take(MAX_REPORTED_ERRORS).collect();
+        });
+        let wrong: Vec<FieldError> = wrong.take(MAX_REPORTED_ERRORS).collect();
         if wrong.is_empty() { Ok(()) } else { Err(ApiError::from_field_errors(wrong)) }
     }
 }
@@ -216,20 +218,14 @@ pub async fn feedback(
     rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
     let deadline = Instant::now() + app.limits.requests.timeout;
     let reservation = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?;
-    let feedback = truths.into_iter().map(Feedback::from).collect();
-    let outcomes = app.feedback.submit(app.require_registry()?, feedback, &caller.to_string()).await?;
+    let feedback = truths.into_iter().map(|truth| Feedback {
+        prediction_id: truth.prediction_id,
+        labels: truth.actual,
+        text: truth.text,
+    });
+    let outcomes = app.feedback.submit(app.require_registry()?, feedback.collect(), &caller.to_string()).await?;
     let answer = Json(FeedbackAnswer::from_outcomes(outcomes, is_list)?);
     Ok((reservation.map(Extension), answer).into_response())
-}
-
-impl From<GroundTruth> for Feedback {
-    fn from(truth: GroundTruth) -> Self {
-        let labels = match truth.actual {
-            ActualLabels::One(TrueLabel(label)) => vec![label],
-            ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
-        };
-        Self { prediction_id: truth.prediction_id, labels, text: truth.text }
-    }
 }
 
 impl FeedbackAnswer {

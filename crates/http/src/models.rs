@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use predictd_engine::placement_result;
+use axum::extract::State;
 use predictd_registry::{ResolveError, ServedModel, VersionState};
 use predictd_text::activation::Activation;
-use predictd_text::text_policies;
+use predictd_text::text_policies::OverflowPolicy;
 use predictd_text::tokenizer::Tokenizer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Problem};
+use super::registry::path_params::ModelPath;
 use super::state::App;
 
 /// The models of this server.
@@ -126,18 +126,6 @@ pub struct GpuMeasurementView {
     pub largest_difference: Option<f32>,
 }
 
-impl From<&placement_result::GpuMeasurement> for GpuMeasurementView {
-    fn from(measurement: &placement_result::GpuMeasurement) -> Self {
-        Self {
-            nodes: measurement.nodes_by_provider.clone(),
-            memory_bytes: measurement.memory_bytes,
-            run_ms: measurement.gpu_run_time.as_secs_f64() * 1e3,
-            run_on_core_ms: measurement.cpu_run_time.as_secs_f64() * 1e3,
-            largest_difference: Some(measurement.max_score_difference).filter(|difference| difference.is_finite()),
-        }
-    }
-}
-
 /// What a model takes.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TextLimits {
@@ -150,13 +138,16 @@ pub struct TextLimits {
     pub max_tokens: Option<usize>,
     /// What happens to a text of more tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<OverflowPolicyName>)]
     pub on_overflow: Option<OverflowPolicy>,
 }
 
 /// What to do with a text of more tokens than the model takes.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OverflowPolicy {
+// Only for the description: the answer holds the policy itself.
+#[derive(ToSchema)]
+#[schema(as = OverflowPolicy, rename_all = "lowercase")]
+#[expect(dead_code, reason = "only described")]
+enum OverflowPolicyName {
     /// Refuse it.
     Error,
     /// Cut it off and say so in the answer.
@@ -165,21 +156,11 @@ pub enum OverflowPolicy {
     Window,
 }
 
-impl From<text_policies::OverflowPolicy> for OverflowPolicy {
-    fn from(policy: text_policies::OverflowPolicy) -> Self {
-        match policy {
-            text_policies::OverflowPolicy::Error => Self::Error,
-            text_policies::OverflowPolicy::Truncate => Self::Truncate,
-            text_policies::OverflowPolicy::Window => Self::Window,
-        }
-    }
-}
-
 /// List the models.
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     let snapshot = app.models.registry.snapshot();
-    let summary = |(name, served): (&String, &ServedModel)| ModelSummary {
+    let models = snapshot.models.iter().map(|(name, served)| ModelSummary {
         name: name.clone(),
         default: *name == snapshot.default_model,
         active_version: active_version(served),
@@ -188,8 +169,8 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
             .iter()
             .map(|(version, state)| VersionSummary { version: version.as_str().to_owned(), state: state.name() })
             .collect(),
-    };
-    Json(ModelList { models: snapshot.models.iter().map(summary).collect() })
+    });
+    Json(ModelList { models: models.collect() })
 }
 
 /// Show one model: labels, limits, versions.
@@ -203,12 +184,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model"),
     )
 )]
-pub async fn show(
-    State(app): State<Arc<App>>,
-    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<ModelDetail>, ApiError> {
-    // A name that is not UTF-8 is no model's.
-    let Path(name) = path.map_err(|_| ResolveError::UnknownModel)?;
+pub async fn show(State(app): State<Arc<App>>, ModelPath([name]): ModelPath) -> Result<Json<ModelDetail>, ApiError> {
     let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
     let detail = ModelDetail {
@@ -246,7 +222,13 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
         labels: pipeline.labels().to_vec(),
         device: model.placement.device(),
         fallback: model.placement.fallback_reason.clone(),
-        on_gpu: model.placement.gpu_measurement.as_ref().map(GpuMeasurementView::from),
+        on_gpu: model.placement.gpu_measurement.as_ref().map(|measurement| GpuMeasurementView {
+            nodes: measurement.nodes_by_provider.clone(),
+            memory_bytes: measurement.memory_bytes,
+            run_ms: measurement.gpu_run_time.as_secs_f64() * 1e3,
+            run_on_core_ms: measurement.cpu_run_time.as_secs_f64() * 1e3,
+            largest_difference: Some(measurement.max_score_difference).filter(|difference| difference.is_finite()),
+        }),
         batch_dependent: model.is_batch_dependent,
         shares_runs: model.is_batchable(),
         cached: app.inference.engine.can_cache(model),
@@ -254,7 +236,7 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
             max_text_chars: limits.max_text_chars,
             max_client_batch_size: limits.max_client_batch_size,
             max_tokens: pipeline.tokenizer().map(Tokenizer::max_tokens),
-            on_overflow: pipeline.tokenizer().map(|tokenizer| tokenizer.on_overflow().into()),
+            on_overflow: pipeline.tokenizer().map(Tokenizer::on_overflow),
         },
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! A change of what is there names the revision that it was decided on (`If-Match`); one that is sent twice under one
 //! `Idempotency-Key` is made once.
+//!
+//! The API description leaves out the routes of operators: their attributes say method and path only.
 
 pub mod etag;
 pub mod path_params;
@@ -9,213 +11,146 @@ pub mod preconditions;
 pub mod upload;
 pub mod wire;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use predictd_api::models::{
     ActivateRequest, AuditEntryView, MetricsRequest, ModelChangeView, PinRequest, RegisterRequest, RegisteredModel,
-    RegisteredModelList, RollbackRequest,
+    RegisteredModelList,
 };
+use predictd_api::state_change::StateChangeRequest;
 use predictd_registry::ResolveError;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::mlflow::pull::PullRequest;
-use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
 use predictd_registry::record::{Origin, VersionRecord};
 use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
 
 use super::body::ValidatedJson;
-use super::caller::Caller;
 use super::error::ApiError;
 use super::state::App;
 use etag::{EtagJson, with_etag};
-use path_params::{ModelPath, ModelVersionPath};
-use preconditions::Preconditions;
-use wire::{EmptyBody, MAX_HISTORY_ENTRIES};
+use path_params::ModelPath;
+use preconditions::ChangeOrder;
+use wire::{ChangeBody, EmptyBody, MAX_HISTORY_ENTRIES};
+
+type ModelChangeAnswer = Result<EtagJson<ModelChangeView>, ApiError>;
 
 /// Makes a change, and shows the model afterwards.
-async fn apply_change<F>(
-    app: &App,
-    name: String,
-    order: ChangeContext,
-    work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
-) -> Result<EtagJson<ModelChangeView>, ApiError>
+async fn apply_change<const N: usize, B: ChangeBody, F>(
+    order: ChangeOrder<ModelPath<N>, B>,
+    action: &str,
+    work: impl FnOnce(Arc<RegistryServices>, [String; N], B, ChangeContext) -> F + Send + 'static,
+) -> ModelChangeAnswer
 where
     F: Future<Output = Result<ChangeOutcome, RegistryError>> + Send + 'static,
 {
+    let context = order.context(action, &order.path.0)?;
+    let ChangeOrder { app, path: ModelPath(names), body: ValidatedJson(request, _memory), .. } = order;
+    let name = names.first().cloned().unwrap_or_default();
     let experiment =
         app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
-    let revised = match app.require_registry()?.change(order, work).await? {
-        ChangeOutcome::Changed(record) => wire::model_change(name, &record, true),
-        ChangeOutcome::Unchanged(record) => wire::model_change(name, &record, false),
-        ChangeOutcome::Repeated(answer) => wire::repeated_model_change(name, &answer)?,
-    };
-    Ok(with_etag(revised.revision, ModelChangeView { experiment, ..revised }))
+    let work = |services, context| work(services, names, request, context);
+    let outcome = app.require_registry()?.change(context, work).await?;
+    let ((revision, active, previous), changed) = wire::read_outcome(outcome, wire::model_state)?;
+    Ok(with_etag(revision, ModelChangeView { name, revision, active, previous, changed, experiment }))
 }
 
 /// List what is recorded of all models.
-#[utoipa::path(get, path = "/admin/models", tag = "admin", responses((status = 200, body = RegisteredModelList)))]
+#[utoipa::path(get, path = "/admin/models")]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
     let registry = &app.require_registry()?.services().context;
     let (epoch, records) = registry.recorded_models();
-    let snapshot = app.models.registry.snapshot();
-    let models =
-        records.iter().map(|(name, record)| wire::registered_model(name, record, snapshot.models.get(name))).collect();
-    Ok(Json(RegisteredModelList { epoch, stale: registry.database_downtime().is_some(), models }))
+    let served = &app.models.registry.snapshot().models;
+    let models = records.into_iter().map(|(name, record)| {
+        let served = served.get(&name);
+        wire::registered_model(name, record, served)
+    });
+    Ok(Json(RegisteredModelList { epoch, stale: registry.database_downtime().is_some(), models: models.collect() }))
 }
 
 /// Show what is recorded of one model. Its revision is in the `ETag`.
-#[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = RegisteredModel)))]
-pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
+#[utoipa::path(get, path = "/admin/models/{name}")]
+pub async fn show(
+    State(app): State<Arc<App>>,
+    ModelPath([name]): ModelPath,
+) -> Result<EtagJson<RegisteredModel>, ApiError> {
     let record = app.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
     let snapshot = app.models.registry.snapshot();
-    Ok(with_etag(record.revision, wire::registered_model(&name, &record, snapshot.models.get(&name))))
+    let served = snapshot.models.get(&name);
+    Ok(with_etag(record.revision, wire::registered_model(name, record, served)))
 }
 
 /// What was done to a model, by whom and why, the last first.
-#[utoipa::path(get, path = "/admin/models/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [AuditEntryView])))]
+#[utoipa::path(get, path = "/admin/models/{name}/history")]
 pub async fn history(
     State(app): State<Arc<App>>,
-    ModelPath(name): ModelPath,
+    ModelPath([name]): ModelPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    app.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
-    let read = app.require_registry()?.run(|services| async move {
+    let registry = app.require_registry()?;
+    registry.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let read = registry.run(|services| async move {
         Ok(services.context.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?)
     });
     Ok(Json(read.await?.into_iter().map(wire::audit_entry).collect()))
 }
 
 /// Add a version, whose files were uploaded before, or are with the MLflow server. It is checked as a load checks it, and does not answer yet.
-#[utoipa::path(
-    post, path = "/admin/models/{name}/versions", tag = "admin", params(("name" = String, Path)),
-    request_body = RegisterRequest, responses((status = 200, body = ModelChangeView))
-)]
-pub async fn register(
-    State(app): State<Arc<App>>,
-    ModelPath(name): ModelPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<RegisterRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.into_change_context(&caller, &["register", &name], &request, request.reason.clone());
-    let RegisterRequest { version, files, source, metadata, .. } = request;
-    let source: Option<ModelUri> =
-        source.map(|source| source.parse()).transpose().map_err(|error: ModelUriError| {
-            // It was checked.
-            ApiError::at_pointer("/source", error.to_string())
-        })?;
-    let model = name.clone();
-    let register = |services: Arc<RegistryServices>, order: ChangeContext| async move {
+#[utoipa::path(post, path = "/admin/models/{name}/versions")]
+pub async fn register(order: ChangeOrder<ModelPath, RegisterRequest>) -> ModelChangeAnswer {
+    let source = order.body.0.source.as_deref().map(wire::parse_source).transpose()?;
+    apply_change(order, "register", |services, [name], request, context| async move {
+        let RegisterRequest { version, files, metadata, .. } = request;
         if let Some(uri) = source {
-            return services.models.register_pulled(&model, &version, PullRequest { uri, metadata }, &order).await;
+            return services.models.register_pulled(&name, &version, PullRequest { uri, metadata }, &context).await;
         }
         let added = VersionRecord::new(Origin::Upload, wire::file_records(&files), metadata);
-        services.models.register(&model, &version, added, &order).await
-    };
-    apply_change(&app, name, order, register).await
+        services.models.register(&name, &version, added, &context).await
+    })
+    .await
 }
 
 /// Make a version the one that answers, once it was found to serve.
-#[utoipa::path(
-    post, path = "/admin/models/{name}/activate", tag = "admin", params(("name" = String, Path)),
-    request_body = ActivateRequest, responses((status = 200, body = ModelChangeView))
-)]
-pub async fn activate(
-    State(app): State<Arc<App>>,
-    ModelPath(name): ModelPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<ActivateRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["activate", &name], &request, request.reason.clone())?;
-    let model = name.clone();
-    apply_change(&app, name, order, |services, order| async move {
-        services.models.activate(&model, &request.version, &order).await
+#[utoipa::path(post, path = "/admin/models/{name}/activate")]
+pub async fn activate(order: ChangeOrder<ModelPath, ActivateRequest>) -> ModelChangeAnswer {
+    apply_change(order, "activate", |services, [name], request, context| async move {
+        services.models.activate(&name, &request.version, &context).await
     })
     .await
 }
 
 /// Make the version the one that answers that did so before.
-#[utoipa::path(
-    post, path = "/admin/models/{name}/rollback", tag = "admin", params(("name" = String, Path)),
-    request_body = RollbackRequest, responses((status = 200, body = ModelChangeView))
-)]
-pub async fn roll_back(
-    State(app): State<Arc<App>>,
-    ModelPath(name): ModelPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<RollbackRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["rollback", &name], &request, request.reason.clone())?;
-    let model = name.clone();
-    apply_change(&app, name, order, |services, order| async move { services.models.roll_back(&model, &order).await })
-        .await
+#[utoipa::path(post, path = "/admin/models/{name}/rollback")]
+pub async fn roll_back(order: ChangeOrder<ModelPath, StateChangeRequest>) -> ModelChangeAnswer {
+    apply_change(order, "rollback", |services, [name], _, context| async move {
+        services.models.roll_back(&name, &context).await
+    })
+    .await
 }
 
 /// Add figures to those of a version: how good it was found to be.
-#[utoipa::path(
-    put, path = "/admin/models/{name}/versions/{version}/metrics", tag = "admin",
-    params(("name" = String, Path), ("version" = String, Path)), request_body = MetricsRequest, responses((status = 200, body = ModelChangeView))
-)]
-pub async fn add_metrics(
-    State(app): State<Arc<App>>,
-    ModelVersionPath(name, version): ModelVersionPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<MetricsRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["measure", &name, &version], &request, None)?;
-    let model = name.clone();
-    let metrics: BTreeMap<_, _> = request.metrics;
-    apply_change(&app, name, order, |services, order| async move {
-        services.models.add_metrics(&model, &version, metrics, &order).await
+#[utoipa::path(put, path = "/admin/models/{name}/versions/{version}/metrics")]
+pub async fn add_metrics(order: ChangeOrder<ModelPath<2>, MetricsRequest>) -> ModelChangeAnswer {
+    apply_change(order, "measure", |services, [name, version], request, context| async move {
+        services.models.add_metrics(&name, &version, request.metrics, &context).await
     })
     .await
 }
 
 /// Keep a version loaded although it is not active, or no longer.
-#[utoipa::path(
-    put, path = "/admin/models/{name}/versions/{version}/pin", tag = "admin",
-    params(("name" = String, Path), ("version" = String, Path)), request_body = PinRequest, responses((status = 200, body = ModelChangeView))
-)]
-pub async fn pin(
-    State(app): State<Arc<App>>,
-    ModelVersionPath(name, version): ModelVersionPath,
-    caller: Caller,
-    grounds: Preconditions,
-    ValidatedJson(request, _memory): ValidatedJson<PinRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["pin", &name, &version], &request, None)?;
-    let model = name.clone();
-    let pinned = request.pinned;
-    apply_change(&app, name, order, move |services, order| async move {
-        services.models.set_pinned(&model, &version, pinned, &order).await
+#[utoipa::path(put, path = "/admin/models/{name}/versions/{version}/pin")]
+pub async fn pin(order: ChangeOrder<ModelPath<2>, PinRequest>) -> ModelChangeAnswer {
+    apply_change(order, "pin", |services, [name, version], request, context| async move {
+        services.models.set_pinned(&name, &version, request.pinned, &context).await
     })
     .await
 }
 
 /// Forget a version, which must not be active.
-#[utoipa::path(
-    delete, path = "/admin/models/{name}/versions/{version}", tag = "admin",
-    params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = ModelChangeView))
-)]
-pub async fn remove(
-    State(app): State<Arc<App>>,
-    ModelVersionPath(name, version): ModelVersionPath,
-    caller: Caller,
-    grounds: Preconditions,
-) -> Result<impl IntoResponse, ApiError> {
-    let order: ChangeContext =
-        grounds.require_change_context(&caller, &["remove", &name, &version], &EmptyBody::default(), None)?;
-    let model = name.clone();
-    apply_change(
-        &app,
-        name,
-        order,
-        |services, order| async move { services.models.remove(&model, &version, &order).await },
-    )
+#[utoipa::path(delete, path = "/admin/models/{name}/versions/{version}")]
+pub async fn remove(order: ChangeOrder<ModelPath<2>, EmptyBody>) -> ModelChangeAnswer {
+    apply_change(order, "remove", |services, [name, version], _, context| async move {
+        services.models.remove(&name, &version, &context).await
+    })
     .await
 }

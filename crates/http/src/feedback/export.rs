@@ -1,7 +1,6 @@
 //! `GET /admin/feedback`: all that was told of earlier answers.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -10,16 +9,16 @@ use predictd_api::feedback::{ExportedFeedback, FeedbackPage};
 use predictd_registry::database::feedback::FeedbackPageLimit;
 use predictd_registry::feedback::FeedbackRecord;
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use crate::error::ApiError;
+use crate::registry::wire::format_millis;
 use crate::state::App;
 
 /// Most that is handed out at a time.
 const PAGE_LIMITS: FeedbackPageLimit = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: 1 << 20 };
 
 /// Which part of what was told is asked for.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportQuery {
     /// Of this model only.
@@ -29,19 +28,15 @@ pub struct ExportQuery {
 }
 
 /// All that was told of earlier answers, part by part.
-#[utoipa::path(get, path = "/admin/feedback", tag = "admin", params(ExportQuery), responses((status = 200, body = FeedbackPage)))]
+#[utoipa::path(get, path = "/admin/feedback")]
 pub async fn export(
     State(app): State<Arc<App>>,
     part: Result<Query<ExportQuery>, QueryRejection>,
 ) -> Result<Json<FeedbackPage>, ApiError> {
     let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
-    let after = match &part.after {
-        None => (0, String::new()),
-        Some(after) => parse_position(after)
-            .ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?,
-    };
+    let (reported_at, id) = part.after.as_deref().map(parse_position).transpose()?.unwrap_or_default();
     let read = app.require_registry()?.run(move |services| async move {
-        Ok(services.feedback.list(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
+        Ok(services.feedback.list(part.model.as_deref(), (reported_at, &id), PAGE_LIMITS).await?)
     });
     let (feedback, more) = read.await?;
     let last = feedback.last().filter(|_| more);
@@ -50,22 +45,18 @@ pub async fn export(
 }
 
 /// The place of a page in all feedback: the time and the id of the last entry before it.
-fn parse_position(after: &str) -> Option<(i64, String)> {
-    let (reported_at, id) = after.split_once('.')?;
-    Some((reported_at.parse().ok()?, id.to_owned()))
-}
-
-/// Microseconds since 1970 as RFC 3339.
-fn format_micros(micros: i64) -> String {
-    let since_epoch = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+fn parse_position(after: &str) -> Result<(i64, String), ApiError> {
+    let parts = after.split_once('.');
+    let position = parts.and_then(|(reported_at, id)| Some((reported_at.parse().ok()?, id.to_owned())));
+    position.ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))
 }
 
 fn exported_feedback(feedback: FeedbackRecord) -> ExportedFeedback {
     ExportedFeedback {
         correct: feedback.is_correct(),
-        made: format_micros(feedback.predicted_at.saturating_mul(1_000)),
-        told: format_micros(feedback.reported_at),
+        made: format_millis(feedback.predicted_at),
+        // In microseconds.
+        told: format_millis(feedback.reported_at / 1_000),
         id: feedback.id,
         model: feedback.model,
         version: feedback.version,

@@ -13,7 +13,7 @@ use crate::error::{ApiError, Code};
 use crate::state::App;
 
 /// True if a file is there: 204, otherwise 404.
-#[utoipa::path(get, path = "/admin/store/{sha256}", tag = "admin", params(("sha256" = String, Path)), responses((status = 204)))]
+#[utoipa::path(get, path = "/admin/store/{sha256}")]
 pub async fn exists(State(app): State<Arc<App>>, Path(sha256): Path<String>) -> Result<StatusCode, ApiError> {
     if app.require_registry()?.services().context.store.has_upload(&sha256) {
         return Ok(StatusCode::NO_CONTENT);
@@ -22,10 +22,7 @@ pub async fn exists(State(app): State<Arc<App>>, Path(sha256): Path<String>) -> 
 }
 
 /// Upload a file. It must have this SHA-256; it is kept for a day, or as long as a version needs it.
-#[utoipa::path(
-    put, path = "/admin/store/{sha256}", tag = "admin", params(("sha256" = String, Path)),
-    request_body(content = [u8], content_type = "application/octet-stream"), responses((status = 204))
-)]
+#[utoipa::path(put, path = "/admin/store/{sha256}")]
 pub async fn upload(
     State(app): State<Arc<App>>,
     Path(sha256): Path<String>,

@@ -1,21 +1,23 @@
 //! `/admin/models`: records to wire types, and what is checked of requests.
 
 use predictd_api::models::{
-    ActivateRequest, AuditEntryView, MetricsRequest, ModelChangeView, PinRequest, RegisterRequest, RegisteredModel,
-    RegisteredVersion, RollbackRequest, UploadedFile,
+    ActivateRequest, AuditEntryView, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, RegisteredVersion,
+    UploadedFile,
 };
-use predictd_registry::mlflow::uri::ModelUri;
-use predictd_registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
-use predictd_registry::version_name::VersionName as Name;
-use predictd_registry::{ServedModel, database, is_valid_name, store};
-use serde::Serialize;
+use predictd_api::state_change::StateChangeRequest;
+use predictd_registry::database::{AuditEntry, ChangeOutcome};
+use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
+use predictd_registry::record::{FileRecord, ModelRecord, Origin};
+use predictd_registry::{ServedModel, VersionState, is_valid_name, store};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::body::RequestBody;
 use crate::error::{ApiError, Code};
 use crate::json;
 use crate::settings::RequestLimits;
 
-pub(crate) const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
 /// Most entries of a history that are shown.
 pub(crate) const MAX_HISTORY_ENTRIES: i64 = 1_000;
 /// Longest reason, and value of metadata, in bytes.
@@ -23,14 +25,47 @@ const MAX_TEXT_BYTES: usize = 1_024;
 /// Most entries of metadata.
 const MAX_METADATA_ENTRIES: usize = 64;
 
-/// What a request without a body says.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct EmptyBody {}
+/// The body of a change.
+pub trait ChangeBody: DeserializeOwned + Serialize + Send + 'static {
+    /// The caller must name the revision that it saw.
+    const NEEDS_REVISION: bool = true;
+    /// A request may have no body.
+    const IS_OPTIONAL: bool = false;
+
+    /// The reason, for the history.
+    fn reason(&self) -> Option<&String> {
+        None
+    }
+
+    /// Checks the other fields.
+    fn check_fields(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+impl<T: ChangeBody> RequestBody for T {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        json::from_json(if T::IS_OPTIONAL && bytes.is_empty() { b"{}" } else { bytes })
+    }
+
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
+        self.check_fields()?;
+        self.reason().map_or(Ok(()), |reason| check_text("/reason", reason))
+    }
+}
+
+/// The body of a change without fields.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EmptyBody {}
+
+impl ChangeBody for EmptyBody {
+    const IS_OPTIONAL: bool = true;
+}
 
 /// What is recorded of a model, and how it is served.
-pub(super) fn registered_model(name: &str, record: &ModelRecord, served: Option<&ServedModel>) -> RegisteredModel {
-    let version = |(name, record): (&Name, &VersionRecord)| {
-        let state = served.and_then(|served| served.versions.get(name)).map_or("stored", |state| state.name());
+pub(super) fn registered_model(name: String, record: ModelRecord, served: Option<&ServedModel>) -> RegisteredModel {
+    let versions = record.versions.into_iter().map(|(name, record)| {
+        let state = served.and_then(|served| served.versions.get(&name)).map_or("stored", VersionState::name);
         let origin = match record.origin {
             Origin::Directory => "directory",
             Origin::Upload => "upload",
@@ -42,53 +77,52 @@ pub(super) fn registered_model(name: &str, record: &ModelRecord, served: Option<
             origin: origin.to_owned(),
             digest: record.digest(),
             bytes: record.bytes(),
-            metadata: record.metadata.clone(),
-            metrics: record.metrics.clone(),
+            metadata: record.metadata,
+            metrics: record.metrics,
             pinned: record.pinned,
             registered_at: format_millis(record.registered_at),
         }
-    };
+    });
     RegisteredModel {
-        name: name.to_owned(),
-        revision: record.revision,
-        active: record.active.clone(),
-        previous: record.previous_version().ok().map(str::to_owned),
-        followed: record.alias_target.clone(),
-        versions: record.versions.iter().map(version).collect(),
-    }
-}
-
-/// A model as it is after a change.
-pub(super) fn model_change(name: String, record: &ModelRecord, changed: bool) -> ModelChangeView {
-    let previous = record.previous_version().ok().map(str::to_owned);
-    ModelChangeView {
         name,
         revision: record.revision,
-        active: record.active.clone(),
-        previous,
-        changed,
-        experiment: None,
+        active: record.active,
+        previous: record.previous_versions.last().cloned(),
+        followed: record.alias_target,
+        versions: versions.collect(),
     }
 }
 
-/// What was answered to the same request before.
-pub(super) fn repeated_model_change(name: String, answer: &str) -> Result<ModelChangeView, ApiError> {
-    let broken = |_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.");
-    let (revision, active, previous) = serde_json::from_str(answer).map_err(broken)?;
-    Ok(ModelChangeView { name, revision, active, previous, changed: true, experiment: None })
+/// Revision, active and previous version of a model after a change, as the answer to a repeated request keeps them.
+pub(super) fn model_state(record: ModelRecord) -> (i64, Option<String>, Option<String>) {
+    (record.revision, record.active, record.previous_versions.last().cloned())
+}
+
+/// The record after a change as `view` shows it, or the first answer to a repeated request; and whether it was a change.
+pub(crate) fn read_outcome<T, V: DeserializeOwned>(
+    outcome: ChangeOutcome<T>,
+    view: impl FnOnce(T) -> V,
+) -> Result<(V, bool), ApiError> {
+    match outcome {
+        ChangeOutcome::Changed(record) => Ok((view(record), true)),
+        ChangeOutcome::Unchanged(record) => Ok((view(record), false)),
+        ChangeOutcome::Repeated(answer) => serde_json::from_str(&answer)
+            .map(|view| (view, true))
+            .map_err(|_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.")),
+    }
 }
 
 /// An entry of a history.
-pub(crate) fn audit_entry(entry: database::AuditEntry) -> AuditEntryView {
-    let database::AuditEntry { epoch, timestamp_ms: at, actor: who, action, version, experiment, reason, .. } = entry;
+pub(crate) fn audit_entry(entry: AuditEntry) -> AuditEntryView {
+    let AuditEntry { epoch, timestamp_ms: at, actor: who, action, version, experiment, reason, .. } = entry;
     AuditEntryView { epoch, at: format_millis(at), who, action, version, experiment, reason }
 }
 
 /// The files of a request, as they are recorded.
 pub(super) fn file_records(files: &[UploadedFile]) -> Vec<FileRecord> {
-    let record =
-        |file: &UploadedFile| FileRecord { path: file.path.clone(), bytes: file.bytes, sha256: file.sha256.clone() };
-    files.iter().map(record).collect()
+    let records =
+        files.iter().map(|file| FileRecord { path: file.path.clone(), bytes: file.bytes, sha256: file.sha256.clone() });
+    records.collect()
 }
 
 /// Milliseconds since 1970 as RFC 3339.
@@ -105,36 +139,40 @@ fn check_text(pointer: &str, text: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-pub(crate) fn check_reason(reason: Option<&String>) -> Result<(), ApiError> {
-    reason.map_or(Ok(()), |reason| check_text("/reason", reason))
+pub(crate) fn check_name(pointer: &str, name: Option<&String>) -> Result<(), ApiError> {
+    match name {
+        Some(name) if !is_valid_name(name) => Err(ApiError::at_pointer(pointer, NAME_RULE)),
+        _ => Ok(()),
+    }
 }
 
 fn check_entry_name(pointer: &str, key: &str) -> Result<(), ApiError> {
-    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@' | b'/');
-    if (1..=64).contains(&key.len()) && key.bytes().all(plain) {
+    if (1..=64).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-@/".contains(&c)) {
         return Ok(());
     }
     Err(ApiError::at_pointer(pointer, "a name has 1 to 64 letters, digits, '.', '_', '-', '@' and '/'"))
 }
 
-impl RequestBody for RegisterRequest {
-    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        json::from_json(bytes)
+pub(super) fn parse_source(source: &str) -> Result<ModelUri, ApiError> {
+    source.parse().map_err(|error: ModelUriError| ApiError::at_pointer("/source", error.to_string()))
+}
+
+impl ChangeBody for RegisterRequest {
+    const NEEDS_REVISION: bool = false;
+
+    fn reason(&self) -> Option<&String> {
+        self.reason.as_ref()
     }
 
-    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
-        if !is_valid_name(&self.version) {
-            return Err(ApiError::at_pointer("/version", NAME_RULE));
-        }
+    fn check_fields(&self) -> Result<(), ApiError> {
+        check_name("/version", Some(&self.version))?;
         match &self.source {
             None => store::check_file_list(&file_records(&self.files))
                 .map_err(|reason| ApiError::at_pointer("/files", reason))?,
             Some(_) if !self.files.is_empty() => {
                 return Err(ApiError::at_pointer("/source", "there are files and a source: one of them is possible"));
             }
-            Some(source) => {
-                source.parse::<ModelUri>().map_err(|error| ApiError::at_pointer("/source", error.to_string()))?;
-            }
+            Some(source) => _ = parse_source(source)?,
         }
         if self.metadata.len() > MAX_METADATA_ENTRIES {
             return Err(ApiError::at_pointer(
@@ -142,51 +180,31 @@ impl RequestBody for RegisterRequest {
                 format!("at most {MAX_METADATA_ENTRIES} entries are possible"),
             ));
         }
-        for (key, value) in &self.metadata {
+        self.metadata.iter().try_for_each(|(key, value)| {
             check_entry_name("/metadata", key)?;
-            check_text("/metadata", value)?;
-        }
-        check_reason(self.reason.as_ref())
+            check_text("/metadata", value)
+        })
     }
 }
 
-impl RequestBody for ActivateRequest {
-    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        json::from_json(bytes)
-    }
-
-    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
-        check_reason(self.reason.as_ref())
+impl ChangeBody for ActivateRequest {
+    fn reason(&self) -> Option<&String> {
+        self.reason.as_ref()
     }
 }
 
-impl RequestBody for RollbackRequest {
-    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        // The body is optional.
-        if bytes.is_empty() { Ok(Self { reason: None }) } else { json::from_json(bytes) }
-    }
+impl ChangeBody for StateChangeRequest {
+    const IS_OPTIONAL: bool = true;
 
-    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
-        check_reason(self.reason.as_ref())
+    fn reason(&self) -> Option<&String> {
+        self.reason.as_ref()
     }
 }
 
-impl RequestBody for MetricsRequest {
-    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        json::from_json(bytes)
-    }
-
-    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
+impl ChangeBody for MetricsRequest {
+    fn check_fields(&self) -> Result<(), ApiError> {
         self.metrics.keys().try_for_each(|key| check_entry_name("/metrics", key))
     }
 }
 
-impl RequestBody for PinRequest {
-    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        json::from_json(bytes)
-    }
-
-    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
-        Ok(())
-    }
-}
+impl ChangeBody for PinRequest {}
