@@ -179,6 +179,7 @@ impl Server {
             // Half a server is worse than none: its supervisor restarts it.
             _ = &mut admin => Err(ServerError::Runtime("the admin listener ended by itself".to_owned())),
         };
+        // The task of a load that has ended must not be polled again.
         if result.is_ok() && !load.task.is_finished() {
             // Nothing is loaded any more: at most the model whose load had begun.
             tokio::select! {

@@ -134,9 +134,12 @@ impl RegistrySetup {
         if self.settings.database_url.is_some() {
             return None;
         }
+        let file = std::fs::metadata(self.database_path());
+        if file.as_ref().is_ok_and(|found| found.len() > 0) {
+            return None;
+        }
         let has_versions = self.store.has_versions().unwrap_or(false);
-        match std::fs::metadata(self.database_path()) {
-            Ok(found) if found.len() > 0 => None,
+        match file {
             Ok(_) if has_versions || self.state_file().read().is_some_and(|known| known.epoch > 0) => {
                 Some("the file is empty")
             }

@@ -240,7 +240,7 @@ impl<'a> Watcher<'a> {
         let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.pending()));
         self.state.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
         if let Err(error) = self.state.save(path) {
-            tracing::error!(file = %path.display(), %error, "watcher state could not be written");
+            tracing::error!(file = %path.display(), error = error.to_string(), "watcher state could not be written");
         }
     }
 

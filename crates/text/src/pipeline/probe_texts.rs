@@ -58,7 +58,7 @@ impl Pipeline {
 
     /// True if the graph can look up this id.
     fn has_row(&self, id: u32) -> bool {
-        self.token_range.is_none_or(|range| id < range.rows)
+        id < self.token_range.map_or(u32::MAX, |range| range.rows)
     }
 }
 

@@ -67,8 +67,7 @@ fn resolve_declared_class(name: &str, model_type: &str, remote_code: bool, descr
 
 /// The class that is registered for a model type.
 fn registered_class(model_type: &str) -> Option<&'static str> {
-    let mut classes = CLASS_BY_MODEL_TYPE.lines().filter_map(|line| line.split_once(": "));
-    classes.find(|(_, types)| contains_word(types, model_type)).map(|(class, _)| class)
+    CLASS_BY_MODEL_TYPE.iter().find(|(_, types)| contains_word(types, model_type)).map(|(class, _)| *class)
 }
 
 fn find_class(name: &str) -> TokenizerClass {

@@ -13,9 +13,8 @@ pub(super) struct SpecialTokenDefaults {
     pub(super) extra_tokens: fn(&Map<String, Value>) -> Vec<String>,
 }
 
-/// Special tokens of a class: how they are matched where the settings give their content only, and a list of words
-/// `attribute=content`.
-pub(super) type DefaultTokens = (MatchStyle, &'static str);
+/// Special tokens of a class: how they are matched where the settings give their content only; attributes and contents.
+pub(super) type DefaultTokens = (MatchStyle, &'static [(&'static str, &'static str)]);
 
 /// A special token of a class.
 #[derive(Clone, Copy)]
@@ -53,9 +52,8 @@ pub(super) enum ReaddMode {
 impl SpecialTokenDefaults {
     /// The tokens of its attributes, one by one.
     pub(super) fn each_token(self) -> impl Iterator<Item = DefaultToken> {
-        self.tokens.iter().flat_map(|&(match_style, words)| {
-            let pairs = words.split(' ').filter_map(|word| word.split_once('='));
-            pairs.map(move |(attribute, content)| DefaultToken { attribute, content, match_style })
+        self.tokens.iter().flat_map(|&(match_style, tokens)| {
+            tokens.iter().map(move |&(attribute, content)| DefaultToken { attribute, content, match_style })
         })
     }
 }

@@ -11,7 +11,16 @@ use crate::manifest::ManifestError;
 const BERT: ClassSpec = ClassSpec {
     name: "BertTokenizer",
     model_type: "WordPiece",
-    default_tokens: &[(Plain, "unk_token=[UNK] sep_token=[SEP] pad_token=[PAD] cls_token=[CLS] mask_token=[MASK]")],
+    default_tokens: &[(
+        Plain,
+        &[
+            ("unk_token", "[UNK]"),
+            ("sep_token", "[SEP]"),
+            ("pad_token", "[PAD]"),
+            ("cls_token", "[CLS]"),
+            ("mask_token", "[MASK]"),
+        ],
+    )],
     has_type_ids: true,
     pads_left: false,
     keeps_file_components: false,
@@ -26,8 +35,18 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "MPNetTokenizer",
         default_tokens: &[
-            (Normalized, "bos_token=<s> eos_token=</s> sep_token=</s> cls_token=<s> unk_token=[UNK] pad_token=<pad>"),
-            (NormalizedLeftStrip, "mask_token=<mask>"),
+            (
+                Normalized,
+                &[
+                    ("bos_token", "<s>"),
+                    ("eos_token", "</s>"),
+                    ("sep_token", "</s>"),
+                    ("cls_token", "<s>"),
+                    ("unk_token", "[UNK]"),
+                    ("pad_token", "<pad>"),
+                ],
+            ),
+            (NormalizedLeftStrip, &[("mask_token", "<mask>")]),
         ],
         has_type_ids: false,
         build_components: |build| {
@@ -40,8 +59,15 @@ pub(super) const SPECS: [ClassSpec; 7] = [
         name: "FunnelTokenizer",
         default_tokens: &[(
             Plain,
-            "unk_token=<unk> sep_token=<sep> pad_token=<pad> cls_token=<cls> mask_token=<mask> bos_token=<s> \
-             eos_token=</s>",
+            &[
+                ("unk_token", "<unk>"),
+                ("sep_token", "<sep>"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "<cls>"),
+                ("mask_token", "<mask>"),
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+            ],
         )],
         has_type_ids: false,
         build_components: |build| {
@@ -53,7 +79,16 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "HerbertTokenizer",
         model_type: "BPE",
-        default_tokens: &[(Plain, "cls_token=<s> unk_token=<unk> pad_token=<pad> mask_token=<mask> sep_token=</s>")],
+        default_tokens: &[(
+            Plain,
+            &[
+                ("cls_token", "<s>"),
+                ("unk_token", "<unk>"),
+                ("pad_token", "<pad>"),
+                ("mask_token", "<mask>"),
+                ("sep_token", "</s>"),
+            ],
+        )],
         has_type_ids: false,
         build_components: |build| {
             let post = json!({ "type": "BertProcessing", "sep": [build.required_token("sep_token")?, 2],
@@ -65,7 +100,7 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "OpenAIGPTTokenizer",
         model_type: "BPE",
-        default_tokens: &[(Plain, "unk_token=<unk>")],
+        default_tokens: &[(Plain, &[("unk_token", "<unk>")])],
         has_type_ids: false,
         build_components: |build| word_bpe_components(build, None, true, PostProcessorSpec::File),
         ..BERT

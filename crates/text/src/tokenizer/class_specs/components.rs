@@ -5,8 +5,17 @@ use serde_json::{Value, json};
 use super::super::special_token_defaults::{DefaultTokens, MatchStyle};
 
 /// Those of RoBERTa and of classes made after it, without the mask, in which they differ.
-pub(super) const ROBERTA_TOKENS: DefaultTokens =
-    (MatchStyle::Plain, "bos_token=<s> eos_token=</s> sep_token=</s> cls_token=<s> unk_token=<unk> pad_token=<pad>");
+pub(super) const ROBERTA_TOKENS: DefaultTokens = (
+    MatchStyle::Plain,
+    &[
+        ("bos_token", "<s>"),
+        ("eos_token", "</s>"),
+        ("sep_token", "</s>"),
+        ("cls_token", "<s>"),
+        ("unk_token", "<unk>"),
+        ("pad_token", "<pad>"),
+    ],
+);
 
 /// BERT's special tokens around one text and two.
 pub(super) const CLS_SEP_TEMPLATES: [&str; 2] = ["cls:0 A:0 sep:0", "cls:0 A:0 sep:0 B:1 sep:1"];

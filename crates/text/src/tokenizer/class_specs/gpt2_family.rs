@@ -19,12 +19,15 @@ const QWEN2_SPLIT_REGEX: &str =
 const QWEN3_5_SPLIT_REGEX: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const QWEN_TOKENS: [DefaultTokens; 1] =
-    [(Plain, "unk_token=<|endoftext|> eos_token=<|endoftext|> pad_token=<|endoftext|>")];
+    [(Plain, &[("unk_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")])];
 
 const GPT2: ClassSpec = ClassSpec {
     name: "GPT2Tokenizer",
     model_type: "BPE",
-    default_tokens: &[(Plain, "unk_token=<|endoftext|> bos_token=<|endoftext|> eos_token=<|endoftext|>")],
+    default_tokens: &[(
+        Plain,
+        &[("unk_token", "<|endoftext|>"), ("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>")],
+    )],
     has_type_ids: false,
     pads_left: false,
     keeps_file_components: false,
@@ -36,7 +39,7 @@ pub(super) const SPECS: [ClassSpec; 11] = [
     GPT2,
     ClassSpec {
         name: "RobertaTokenizer",
-        default_tokens: &[ROBERTA_TOKENS, (Plain, "mask_token=<mask>")],
+        default_tokens: &[ROBERTA_TOKENS, (Plain, &[("mask_token", "<mask>")])],
         build_components: |build| {
             let add_prefix_space = build.bool_setting("add_prefix_space", false)?;
             let trim_offsets = build.bool_setting("trim_offsets", true)?;
@@ -48,8 +51,15 @@ pub(super) const SPECS: [ClassSpec; 11] = [
         name: "DebertaTokenizer",
         default_tokens: &[(
             Plain,
-            "bos_token=[CLS] eos_token=[SEP] sep_token=[SEP] cls_token=[CLS] unk_token=[UNK] pad_token=[PAD] \
-             mask_token=[MASK]",
+            &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("sep_token", "[SEP]"),
+                ("cls_token", "[CLS]"),
+                ("unk_token", "[UNK]"),
+                ("pad_token", "[PAD]"),
+                ("mask_token", "[MASK]"),
+            ],
         )],
         has_type_ids: true,
         build_components: |build| {
@@ -62,11 +72,16 @@ pub(super) const SPECS: [ClassSpec; 11] = [
         name: "LukeTokenizer",
         default_tokens: &[
             ROBERTA_TOKENS,
-            (Plain, "mask_token=<mask>"),
-            (Normalized, "entity_1_token=<ent> entity_2_token=<ent2>"),
+            (Plain, &[("mask_token", "<mask>")]),
+            (Normalized, &[("entity_1_token", "<ent>"), ("entity_2_token", "<ent2>")]),
             (
                 Plain,
-                "entity_unk_token=[UNK] entity_pad_token=[PAD] entity_mask_token=[MASK] entity_mask2_token=[MASK2]",
+                &[
+                    ("entity_unk_token", "[UNK]"),
+                    ("entity_pad_token", "[PAD]"),
+                    ("entity_mask_token", "[MASK]"),
+                    ("entity_mask2_token", "[MASK2]"),
+                ],
             ),
         ],
         build_components: |build| {
@@ -77,7 +92,7 @@ pub(super) const SPECS: [ClassSpec; 11] = [
     },
     ClassSpec {
         name: "BlenderbotTokenizer",
-        default_tokens: &[ROBERTA_TOKENS, (LeftStrip, "mask_token=<mask>")],
+        default_tokens: &[ROBERTA_TOKENS, (LeftStrip, &[("mask_token", "<mask>")])],
         build_components: |build| gpt2_components(build, true, PostProcessorSpec::File),
         ..GPT2
     },
@@ -97,7 +112,12 @@ pub(super) const SPECS: [ClassSpec; 11] = [
         name: "GPTNeoXTokenizer",
         default_tokens: &[(
             Plain,
-            "unk_token=<|endoftext|> bos_token=<|endoftext|> eos_token=<|endoftext|> pad_token=<|padding|>",
+            &[
+                ("unk_token", "<|endoftext|>"),
+                ("bos_token", "<|endoftext|>"),
+                ("eos_token", "<|endoftext|>"),
+                ("pad_token", "<|padding|>"),
+            ],
         )],
         build_components: |build| {
             let prefix = build.bool_setting("add_prefix_space", false)?;
@@ -110,8 +130,15 @@ pub(super) const SPECS: [ClassSpec; 11] = [
         name: "CohereTokenizer",
         default_tokens: &[(
             Plain,
-            "unk_token=<UNK> bos_token=<BOS_TOKEN> eos_token=<|END_OF_TURN_TOKEN|> pad_token=<PAD> cls_token=<CLS> \
-             sep_token=<SEP> mask_token=<MASK_TOKEN>",
+            &[
+                ("unk_token", "<UNK>"),
+                ("bos_token", "<BOS_TOKEN>"),
+                ("eos_token", "<|END_OF_TURN_TOKEN|>"),
+                ("pad_token", "<PAD>"),
+                ("cls_token", "<CLS>"),
+                ("sep_token", "<SEP>"),
+                ("mask_token", "<MASK_TOKEN>"),
+            ],
         )],
         pads_left: true,
         build_components: |build| {
@@ -138,7 +165,16 @@ pub(super) const SPECS: [ClassSpec; 11] = [
     },
     ClassSpec {
         name: "GemmaTokenizer",
-        default_tokens: &[(Plain, "unk_token=<unk> bos_token=<bos> eos_token=<eos> pad_token=<pad> mask_token=<mask>")],
+        default_tokens: &[(
+            Plain,
+            &[
+                ("unk_token", "<unk>"),
+                ("bos_token", "<bos>"),
+                ("eos_token", "<eos>"),
+                ("pad_token", "<pad>"),
+                ("mask_token", "<mask>"),
+            ],
+        )],
         pads_left: true,
         build_components: |build| {
             Ok(TokenizerComponents {

@@ -16,13 +16,21 @@ use crate::manifest::ManifestError;
 
 const ALBERT_TOKENS: [DefaultTokens; 1] = [(
     Plain,
-    "bos_token=[CLS] eos_token=[SEP] unk_token=<unk> sep_token=[SEP] pad_token=<pad> cls_token=[CLS] mask_token=[MASK]",
+    &[
+        ("bos_token", "[CLS]"),
+        ("eos_token", "[SEP]"),
+        ("unk_token", "<unk>"),
+        ("sep_token", "[SEP]"),
+        ("pad_token", "<pad>"),
+        ("cls_token", "[CLS]"),
+        ("mask_token", "[MASK]"),
+    ],
 )];
 
 const XLM_ROBERTA: ClassSpec = ClassSpec {
     name: "XLMRobertaTokenizer",
     model_type: "Unigram",
-    default_tokens: &[ROBERTA_TOKENS, (Plain, "mask_token=<mask>")],
+    default_tokens: &[ROBERTA_TOKENS, (Plain, &[("mask_token", "<mask>")])],
     has_type_ids: false,
     pads_left: false,
     keeps_file_components: false,
@@ -34,7 +42,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     XLM_ROBERTA,
     ClassSpec {
         name: "MBartTokenizer",
-        default_tokens: &[ROBERTA_TOKENS, (NormalizedLeftStrip, "mask_token=<mask>")],
+        default_tokens: &[ROBERTA_TOKENS, (NormalizedLeftStrip, &[("mask_token", "<mask>")])],
         // Its languages.
         extra_tokens: |_| {
             words(
@@ -50,7 +58,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     },
     ClassSpec {
         name: "CamembertTokenizer",
-        default_tokens: &[ROBERTA_TOKENS, (LeftStrip, "mask_token=<mask>")],
+        default_tokens: &[ROBERTA_TOKENS, (LeftStrip, &[("mask_token", "<mask>")])],
         extra_tokens: |_| words("<s>NOTUSED </s>NOTUSED <unk>NOTUSED"),
         build_components: |build| {
             let rules = xlm_roberta_components(build)?;
@@ -61,7 +69,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     },
     ClassSpec {
         name: "BarthezTokenizer",
-        default_tokens: &[ROBERTA_TOKENS, (NormalizedLeftStrip, "mask_token=<mask>")],
+        default_tokens: &[ROBERTA_TOKENS, (NormalizedLeftStrip, &[("mask_token", "<mask>")])],
         build_components: |build| {
             let pieces = metaspace_json(prefix_scheme(build, "never")?);
             Ok(unigram_components(3, collapse_spaces_json(false), pieces, PostProcessorSpec::File))
@@ -89,8 +97,15 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         name: "DebertaV2Tokenizer",
         default_tokens: &[(
             Plain,
-            "bos_token=[CLS] eos_token=[SEP] unk_token=[UNK] sep_token=[SEP] pad_token=[PAD] cls_token=[CLS] \
-             mask_token=[MASK]",
+            &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("unk_token", "[UNK]"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "[PAD]"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
+            ],
         )],
         has_type_ids: true,
         build_components: deberta_v2_components,
@@ -98,7 +113,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     },
     ClassSpec {
         name: "T5Tokenizer",
-        default_tokens: &[(Plain, "eos_token=</s> unk_token=<unk> pad_token=<pad>")],
+        default_tokens: &[(Plain, &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")])],
         extra_tokens: |settings| {
             (0..count_setting(settings, "extra_ids", 100)).map(|number| format!("<extra_id_{number}>")).collect()
         },
@@ -113,9 +128,16 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         default_tokens: &[
             (
                 Normalized,
-                "unk_token=<unk> bos_token=<s> eos_token=</s> pad_token=<pad> sep_token=[SEP] cls_token=[CLS]",
+                &[
+                    ("unk_token", "<unk>"),
+                    ("bos_token", "<s>"),
+                    ("eos_token", "</s>"),
+                    ("pad_token", "<pad>"),
+                    ("sep_token", "[SEP]"),
+                    ("cls_token", "[CLS]"),
+                ],
             ),
-            (NormalizedLeftStrip, "mask_token=[MASK]"),
+            (NormalizedLeftStrip, &[("mask_token", "[MASK]")]),
         ],
         build_components: |build| {
             let unknown = build.find_piece(build.required_token("unk_token")?, Some(0.0)).unwrap_or(100);
@@ -145,8 +167,18 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "XLNetTokenizer",
         default_tokens: &[
-            (Plain, "bos_token=<s> eos_token=</s> unk_token=<unk> sep_token=<sep> pad_token=<pad> cls_token=<cls>"),
-            (NormalizedLeftStrip, "mask_token=<mask>"),
+            (
+                Plain,
+                &[
+                    ("bos_token", "<s>"),
+                    ("eos_token", "</s>"),
+                    ("unk_token", "<unk>"),
+                    ("sep_token", "<sep>"),
+                    ("pad_token", "<pad>"),
+                    ("cls_token", "<cls>"),
+                ],
+            ),
+            (NormalizedLeftStrip, &[("mask_token", "<mask>")]),
         ],
         pads_left: true,
         extra_tokens: |_| words("<eop> <eod>"),
@@ -173,7 +205,10 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     },
     ClassSpec {
         name: "PegasusTokenizer",
-        default_tokens: &[(Plain, "pad_token=<pad> eos_token=</s> unk_token=<unk> mask_token=<mask_2>")],
+        default_tokens: &[(
+            Plain,
+            &[("pad_token", "<pad>"), ("eos_token", "</s>"), ("unk_token", "<unk>"), ("mask_token", "<mask_2>")],
+        )],
         extra_tokens: |settings| {
             let unknown = (2..count_setting(settings, "offset", 103)).map(|number| format!("<unk_{number}>"));
             std::iter::once("<mask_1>".to_owned()).chain(unknown).collect()
@@ -184,7 +219,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "ReformerTokenizer",
         model_type: "BPE",
-        default_tokens: &[(Plain, "eos_token=</s> unk_token=<unk>")],
+        default_tokens: &[(Plain, &[("eos_token", "</s>"), ("unk_token", "<unk>")])],
         build_components: |build| {
             let spaces = |charsmap| sequence_json("normalizers", &[charsmap, double_spaces_json(" ")]);
             Ok(TokenizerComponents {
@@ -200,7 +235,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "LlamaTokenizer",
         model_type: "BPE",
-        default_tokens: &[(Plain, "unk_token=<unk> bos_token=<s> eos_token=</s>")],
+        default_tokens: &[(Plain, &[("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>")])],
         pads_left: true,
         build_components: |build| {
             let first = if build.nullable_bool_setting("legacy", false)? { "always" } else { "first" };
