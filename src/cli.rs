@@ -199,7 +199,7 @@ impl KeysCommand {
                     format!("{:24} {:32} {rate:10} {}", key.name, scopes.join(","), key.created)
                 };
                 let head = format!("{:24} {:32} {:10} {}", "NAME", "SCOPES", "RATE", "CREATED");
-                std::iter::once(head).chain(file.keys().iter().map(line)).collect()
+                std::iter::once(head).chain(file.keys.iter().map(line)).collect()
             }
             KeysAction::Revoke { name } => api_keys::update_key_file(&path, |file| {
                 if file.remove(&name) {

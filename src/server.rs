@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 mod accept_when_ready;
@@ -25,8 +26,8 @@ use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd_http::connection::ConnectionHandler;
 use predictd_http::listeners::{BoundListener, DataListener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
-use predictd_http::response_budget::ResponseBudget;
-use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
+use predictd_http::response_budget::{ADMIN_BUDGET_BYTES, ResponseBudget};
+use predictd_http::state::{ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_inference::feedback_service::FeedbackService;
@@ -138,7 +139,7 @@ impl Server {
             access: access_state(settings, keys),
             limits: limit_state(settings, &metrics),
             telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
-            lifecycle: LifecycleState::default(),
+            draining: AtomicBool::new(false),
         };
         Ok(Self {
             app: Arc::new(app),
@@ -233,9 +234,9 @@ impl Server {
         stop: CancellationToken,
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let budget = ResponseBudget::new_admin(&self.app.telemetry.metrics);
+        let budget = ResponseBudget::new(ADMIN_BUDGET_BYTES, &self.app.telemetry.metrics);
         let routes = predictd_http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
-        let handler = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
+        let handler = ConnectionHandler { budget, ..ConnectionHandler::new("admin", routes, &self.app, None) };
         let app = Arc::clone(&self.app);
         let (end_sender, end_receiver) = oneshot::channel();
         let stop_signals =

@@ -125,7 +125,7 @@ impl BenchServer {
         })?;
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         drop(entered);
-        let address = listeners.data.local_addr().map_err(failed)?;
+        let address: SocketAddr = listeners.data.to_string().parse().map_err(std::io::Error::other).map_err(failed)?;
         let registry = Arc::clone(&server.app().models.registry);
         // Whoever interrupts the benchmark does not wait for its requests.
         let shutdown = Shutdown { drain: CancellationToken::new(), abort: stop.clone() };

@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,12 +47,11 @@ pub enum StopOutcome {
 
 /// Serves at most `max_connections` connections at a time until `stop`.
 pub async fn serve(
-    listener: impl Into<Listener>,
+    listener: Listener,
     handler: ConnectionHandler,
     max_connections: usize,
     stop: StopSignals,
 ) -> StopOutcome {
-    let listener = listener.into();
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = TaskTracker::new();
     tokio::select! {
@@ -77,7 +76,7 @@ async fn finish_connections(connections: &TaskTracker, handler: &ConnectionHandl
     connections.close();
     tokio::select! {
         () = connections.wait() => return StopOutcome::Drained,
-        () = tokio::time::sleep(stop.drain_timeout) => {}
+        () = sleep(stop.drain_timeout) => {}
         () = stop.abort.cancelled() => return StopOutcome::Aborted,
     }
     let clients = connections.len();
@@ -107,7 +106,7 @@ async fn accept_connections(
                     tracing::warn!(%error, "connection accept failed");
                     last_logged = Some(Instant::now());
                 }
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -116,10 +115,10 @@ async fn accept_connections(
 fn spawn_connection(
     connections: &TaskTracker,
     handler: &ConnectionHandler,
-    client: (ClientStream, SocketAddr),
+    (stream, peer): (ClientStream, IpAddr),
     slot: OwnedSemaphorePermit,
 ) {
-    let connection = handler.clone().serve(client.0, client.1);
+    let connection = handler.clone().serve(stream, peer);
     _ = connections.spawn(async move {
         connection.await;
         drop(slot);

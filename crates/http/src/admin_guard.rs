@@ -11,11 +11,10 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_EN
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::content_type::{is_content_type, is_json};
 use super::error::{ApiError, Code};
-use crate::listen_address::ListenAddress;
 use crate::settings::AccessSettings;
 
 /// Content types of HTML forms, which a browser sends anywhere without asking first.
@@ -36,50 +35,35 @@ impl AdminHosts {
     /// Those of a server with these settings.
     #[must_use]
     pub fn from_settings(settings: &AccessSettings) -> Self {
-        let address = match &settings.admin_listen {
-            ListenAddress::Unix(_) => None,
-            listen => listen.ip(),
-        };
-        Self { listen_ip: address, allowed_names: settings.admin_hosts.clone() }
+        Self { listen_ip: settings.admin_listen.ip(), allowed_names: settings.admin_hosts.clone() }
     }
 
     /// True for a host, with or without a port, that only somebody who means this server names.
     fn is_allowed(&self, host: &str) -> bool {
         let Some(listen) = self.listen_ip else { return true };
         // A user's name before it would hide the host from readers.
-        let Ok(authority) = host.parse::<Authority>() else { return false };
-        if host.contains('@') {
-            return false;
-        }
+        let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else { return false };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        match address {
-            // No name can be made to point somewhere else here.
-            Ok(address) => {
-                let address = address.to_canonical();
-                listen.is_unspecified()
-                    || address.is_loopback()
-                    || address == listen.to_canonical()
-                    || self.allowed_names.contains(&address.to_string())
-            }
-            Err(_) => host == "localhost" || self.allowed_names.contains(&host),
-        }
+        let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
+            return host == "localhost" || self.allowed_names.contains(&host);
+        };
+        // No name can be made to point somewhere else here.
+        let address = address.to_canonical();
+        listen.is_unspecified()
+            || address.is_loopback()
+            || address == listen.to_canonical()
+            || self.allowed_names.contains(&address.to_string())
     }
 }
 
 /// Lets a request to /admin pass if no web page of another origin can have sent it.
-pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next: Next) -> Response {
-    let checked = check_host(&hosts, &request).and_then(|host| {
-        if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-            return Ok(());
-        }
+pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let host = check_host(&hosts, &request)?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         check_origin(request.headers(), host)?;
-        check_content_type(&request)
-    });
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        check_content_type(&request)?;
     }
+    Ok(next.run(request).await)
 }
 
 /// The host that the request names.
@@ -112,14 +96,12 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
     let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let has_body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    let fits = if request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && *request.method() == Method::PUT {
-        kind.is_none_or(|kind| !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)))
-    } else {
-        match kind {
-            Some(kind) => is_json(kind),
-            // A browser asks before it sends another method than POST.
-            None => !has_body && *request.method() != Method::POST,
-        }
+    let is_upload = request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && request.method() == Method::PUT;
+    let fits = match kind {
+        Some(kind) if is_upload => !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)),
+        Some(kind) => is_json(kind),
+        // A browser asks before it sends another method than POST.
+        None => is_upload || (!has_body && request.method() != Method::POST),
     };
     if fits {
         return Ok(());

@@ -15,7 +15,7 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
-use governor::{InsufficientCapacity, NotUntil, Quota, RateLimiter};
+use governor::{InsufficientCapacity, Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use super::caller::Identity;
@@ -37,7 +37,6 @@ pub struct RateLimits {
     addresses: Option<AddressLimiter>,
     unknown_keys: AddressLimiter,
     keys: Mutex<HashMap<String, (NonZeroU32, Arc<KeyLimiter>)>>,
-    clock: MonotonicClock,
     hasher: RandomState,
 }
 
@@ -60,7 +59,6 @@ impl RateLimits {
             addresses: default.map(cells),
             unknown_keys: cells(MAX_UNKNOWN_KEYS_PER_SECOND),
             keys: Mutex::default(),
-            clock: MonotonicClock,
             hasher: RandomState::new(),
         }
     }
@@ -70,20 +68,20 @@ impl RateLimits {
     /// # Errors
     /// [`RateLimitError`] if that is not enough; nothing is taken then.
     pub fn charge(&self, who: &Identity, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), RateLimitError> {
-        let rate = match who {
-            Identity::Key { rate, .. } => rate.or(self.default_rate),
-            Identity::Address(_) => self.default_rate,
-        };
-        let Some(rate) = rate else { return Ok(()) };
+        let own_rate = if let Identity::Key { rate, .. } = who { *rate } else { None };
+        let Some(rate) = own_rate.or(self.default_rate) else { return Ok(()) };
         if whole > rate {
             return Err(RateLimitError::ExceedsBurst(rate));
         }
-        match (who, &self.addresses) {
-            (Identity::Key { name, .. }, _) => self.to_result(self.key_limiter(name, rate).check_n(texts), rate),
-            (Identity::Address(address), Some(cells)) => {
-                self.to_result(cells.check_key_n(&self.address_cell(*address), texts), rate)
-            }
-            (Identity::Address(_), None) => Ok(()),
+        let checked = match (who, &self.addresses) {
+            (Identity::Key { name, .. }, _) => self.key_limiter(name, rate).check_n(texts),
+            (Identity::Address(address), Some(cells)) => cells.check_key_n(&self.address_cell(*address), texts),
+            (Identity::Address(_), None) => return Ok(()),
+        };
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(RateLimitError::RetryAfter(not_until.wait_time_from(MonotonicClock.now()))),
+            Err(InsufficientCapacity(_)) => Err(RateLimitError::ExceedsBurst(rate)),
         }
     }
 
@@ -93,19 +91,7 @@ impl RateLimits {
     /// The time it should wait.
     pub fn record_unknown_key(&self, address: IpAddr) -> Result<(), Duration> {
         let checked = self.unknown_keys.check_key(&self.address_cell(address));
-        checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
-    }
-
-    fn to_result(
-        &self,
-        checked: Result<Result<(), NotUntil<Instant>>, InsufficientCapacity>,
-        rate: NonZeroU32,
-    ) -> Result<(), RateLimitError> {
-        match checked {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(RateLimitError::RetryAfter(not_until.wait_time_from(self.clock.now()))),
-            Err(InsufficientCapacity(_)) => Err(RateLimitError::ExceedsBurst(rate)),
-        }
+        checked.map_err(|not_until| not_until.wait_time_from(MonotonicClock.now()))
     }
 
     fn key_limiter(&self, name: &str, rate: NonZeroU32) -> Arc<KeyLimiter> {

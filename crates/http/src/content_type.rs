@@ -3,7 +3,7 @@
 /// True for a content type that is JSON, whatever its parameters.
 #[must_use]
 pub fn is_json(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    is_content_type(content_type, "application/json")
 }
 
 /// True for this content type, whatever its parameters.

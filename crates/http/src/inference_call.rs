@@ -11,11 +11,13 @@ use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::response::InferenceResponse;
 use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
 use predictd_text::input::Input;
+use utoipa::IntoParams;
 
 use super::cache_control::cache_mode;
 use super::caller::Caller;
 use super::deadline::request_deadline;
 use super::error::{ApiError, Code};
+use super::prediction::{Prediction, ResponseOptions};
 use super::rate_limit;
 use super::response_budget::{ResponseBudget, ResponseGrant};
 use super::response_reservation::ReservationHandle;
@@ -32,6 +34,25 @@ pub struct InferenceCall {
     cache_mode: CacheMode,
     caller: Caller,
     user: UserId,
+}
+
+/// The headers of a prediction request.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, clippy::doc_markdown, reason = "only described, in words for clients")]
+pub(super) struct PredictionHeaders {
+    /// Time for the answer, in milliseconds; at most --max-timeout
+    #[param(
+        rename = "X-Request-Timeout-Ms",
+        nullable = false,
+        format = "uint64",
+        minimum = 1,
+        maximum = 18_446_744_073_709_551_615_usize
+    )]
+    timeout: Option<u64>,
+    /// Who asks, as user_id: an experiment answers one user always with the same version
+    #[param(rename = "X-User-Id", nullable = false, min_length = 1, max_length = 256)]
+    user_id: Option<String>,
 }
 
 impl FromRequestParts<Arc<App>> for InferenceCall {
@@ -99,8 +120,22 @@ impl InferenceCall {
     }
 }
 
+/// The next answer as a client sees it. `pointer`: where a part of its input stands in the body.
+///
+/// # Errors
+/// Why there is none.
+pub fn next_prediction(
+    answers: &mut InferenceResponse,
+    budget: &ResponseBudget,
+    options: ResponseOptions,
+    pointer: impl FnOnce(InputPart) -> String,
+) -> Result<Prediction, ApiError> {
+    let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
+    Prediction::from_answer(answer.map_err(|failure| to_api_error(budget, failure, pointer))?, options)
+}
+
 /// The error that a client gets. `pointer`: where a part of the request stands in the body.
-pub fn to_api_error(
+fn to_api_error(
     budget: &ResponseBudget,
     failure: InferenceFailure,
     pointer: impl FnOnce(InputPart) -> String,

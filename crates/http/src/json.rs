@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_path_to_error::{Path, Segment};
 
 use super::error::{ApiError, Code};
 
@@ -22,10 +23,8 @@ pub fn is_list(body: &[u8]) -> bool {
 /// 400 for what is not JSON, 422 for JSON of another form.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let pointer = to_json_pointer(error.path());
-        to_api_error(error.inner(), &pointer)
-    })?;
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| to_api_error(error.inner(), &to_json_pointer(error.path())))?;
     reader.end().map_err(|error| to_api_error(&error, ""))?;
     Ok(value)
 }
@@ -81,14 +80,14 @@ fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
 
 /// serde's message without the value that the client sent.
 fn describe_data_error(message: &str) -> String {
-    if let Some(name) = quoted_name(message, "unknown field ") {
-        return format!("unknown field `{name}`");
-    }
-    if let Some(name) = quoted_name(message, "missing field ") {
-        return format!("the field `{name}` is missing");
-    }
-    if let Some(name) = quoted_name(message, "duplicate field ") {
-        return format!("the field `{name}` stands there twice");
+    for (prefix, before, after) in [
+        ("unknown field ", "unknown field", ""),
+        ("missing field ", "the field", " is missing"),
+        ("duplicate field ", "the field", " stands there twice"),
+    ] {
+        if let Some(name) = quoted_name(message, prefix) {
+            return format!("{before} `{name}`{after}");
+        }
     }
     match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("expected {}", json_type_name(expected)),
@@ -119,16 +118,16 @@ fn json_type_name(expected: &str) -> &str {
 }
 
 /// A path as a JSON pointer (RFC 6901).
-fn to_json_pointer(path: &serde_path_to_error::Path) -> String {
+fn to_json_pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {
         match segment {
-            serde_path_to_error::Segment::Seq { index } => _ = write!(pointer, "/{index}"),
-            serde_path_to_error::Segment::Map { key } => {
+            Segment::Seq { index } => _ = write!(pointer, "/{index}"),
+            Segment::Map { key } => {
                 let key: String = key.chars().take(MAX_ECHOED_CHARS).collect();
                 _ = write!(pointer, "/{}", key.replace('~', "~0").replace('/', "~1"));
             }
-            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+            Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
     pointer

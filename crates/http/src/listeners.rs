@@ -1,8 +1,9 @@
 //! The sockets of a server: bound before anything is loaded, so that a port in use is reported at once.
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{Error, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs::{self, Permissions};
+use std::io::{self, Error, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 
-use super::listen_address::ListenAddress;
+use super::listen_address::{ListenAddress, UNIX_PREFIX};
 use super::settings::{AcceptMode, AccessSettings};
 
 /// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
@@ -80,7 +81,7 @@ pub struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if file_identity(&self.path).is_some_and(|now| now == self.identity)
-            && let Err(error) = std::fs::remove_file(&self.path)
+            && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
         }
@@ -88,18 +89,6 @@ impl Drop for SocketFile {
 }
 
 impl DataListener {
-    /// Its address.
-    ///
-    /// # Errors
-    /// That of the system, or if it is a Unix socket.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        match self {
-            Self::Open(bound) => bound.local_addr(),
-            Self::Closed(socket) => socket.local_addr(),
-            Self::Unbound(_) => Err(ErrorKind::Unsupported.into()),
-        }
-    }
-
     /// True if it takes connections.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -110,7 +99,7 @@ impl DataListener {
     ///
     /// # Errors
     /// That of the system; another process may have opened a socket of the same address meanwhile.
-    pub fn open(self) -> std::io::Result<Listener> {
+    pub fn open(self) -> io::Result<Listener> {
         match self {
             Self::Open(bound) => bound.into_listener(),
             Self::Closed(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
@@ -122,30 +111,19 @@ impl DataListener {
 impl Display for DataListener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open(bound) => write!(f, "{bound}"),
+            Self::Open(bound) => bound.fmt(f),
             Self::Closed(socket) => fmt_address(socket.local_addr(), f),
-            Self::Unbound(path) => write!(f, "{}", ListenAddress::Unix(path.clone())),
+            Self::Unbound(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
         }
     }
 }
 
 impl BoundListener {
-    /// Its address.
-    ///
-    /// # Errors
-    /// That of the system, or if it is a Unix socket.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr(),
-            Self::Unix(..) => Err(ErrorKind::Unsupported.into()),
-        }
-    }
-
     /// The same in the runtime that this is called in.
     ///
     /// # Errors
     /// That of the system.
-    pub fn into_listener(self) -> std::io::Result<Listener> {
+    pub fn into_listener(self) -> io::Result<Listener> {
         Ok(match self {
             Self::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Self::Unix(listener, file) => Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
@@ -157,32 +135,27 @@ impl Display for BoundListener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => fmt_address(listener.local_addr(), f),
-            Self::Unix(_, file) => write!(f, "{}", ListenAddress::Unix(file.path.clone())),
+            Self::Unix(_, file) => write!(f, "{UNIX_PREFIX}{}", file.path.display()),
         }
     }
 }
 
-fn fmt_address(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
+fn fmt_address(address: io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
     match address {
-        Ok(address) => write!(f, "{address}"),
-        Err(error) => write!(f, "{error}"),
-    }
-}
-
-impl From<tokio::net::TcpListener> for Listener {
-    fn from(listener: tokio::net::TcpListener) -> Self {
-        Self::Tcp(listener)
+        Ok(address) => address.fmt(f),
+        Err(error) => error.fmt(f),
     }
 }
 
 impl Listener {
     /// The next connection, with the address of its other end: loopback for a Unix socket.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(ClientStream, SocketAddr)>> {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(ClientStream, IpAddr)>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (ClientStream::Tcp(stream), peer)),
+            Self::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| (ClientStream::Tcp(stream), peer.ip()))
+            }
             Self::Unix(listener, _) => {
-                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                listener.poll_accept(cx).map_ok(|(stream, _)| (ClientStream::Unix(stream), local))
+                listener.poll_accept(cx).map_ok(|(stream, _)| (ClientStream::Unix(stream), Ipv4Addr::LOCALHOST.into()))
             }
         }
     }
@@ -201,24 +174,20 @@ impl Listeners {
         };
         let admin = bind_listener(&settings.admin_listen, ADMIN_SOCKET_MODE);
         Ok(Self {
-            data: data.map_err(|error| bind_error("--listen", &settings.listen, &error))?,
-            admin: admin.map_err(|error| bind_error("--admin-listen", &settings.admin_listen, &error))?,
+            data: data.map_err(|error| format!("--listen {}: {error}", settings.listen))?,
+            admin: admin.map_err(|error| format!("--admin-listen {}: {error}", settings.admin_listen))?,
         })
     }
 }
 
-fn bind_error(option: &str, listen: &ListenAddress, error: &Error) -> String {
-    format!("{option} {listen}: {error}")
-}
-
-fn bind_listener(listen: &ListenAddress, mode: u32) -> std::io::Result<BoundListener> {
+fn bind_listener(listen: &ListenAddress, mode: u32) -> io::Result<BoundListener> {
     match listen {
         ListenAddress::Unix(path) => bind_unix(path, mode),
         listen => Ok(BoundListener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?.into_std()?)),
     }
 }
 
-fn bind_tcp(listen: &ListenAddress) -> std::io::Result<TcpSocket> {
+fn bind_tcp(listen: &ListenAddress) -> io::Result<TcpSocket> {
     let ListenAddress::Address(address) = listen else {
         return Err(Error::new(ErrorKind::InvalidInput, "the host name was not resolved"));
     };
@@ -230,13 +199,13 @@ fn bind_tcp(listen: &ListenAddress) -> std::io::Result<TcpSocket> {
 }
 
 /// A Unix socket at this path, which only users with these rights can connect to.
-fn bind_unix(path: &Path, mode: u32) -> std::io::Result<BoundListener> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<BoundListener> {
     remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     // The file gets the socket's own mode, less what the umask takes: there is no moment in which others could connect.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     socket.bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
     let identity =
         file_identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
     let file = SocketFile { path: path.to_owned(), identity };
@@ -244,8 +213,8 @@ fn bind_unix(path: &Path, mode: u32) -> std::io::Result<BoundListener> {
 }
 
 /// Removes a socket file without a listener, as a killed process leaves it.
-fn remove_stale_socket(path: &Path) -> std::io::Result<()> {
-    let metadata = match std::fs::symlink_metadata(path) {
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -257,11 +226,11 @@ fn remove_stale_socket(path: &Path) -> std::io::Result<()> {
     if has_listener(path)? {
         return Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket"));
     }
-    std::fs::remove_file(path)
+    fs::remove_file(path)
 }
 
 /// True if a process listens on this socket, even one that accepts nothing now.
-fn has_listener(path: &Path) -> std::io::Result<bool> {
+fn has_listener(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
@@ -274,7 +243,7 @@ fn has_listener(path: &Path) -> std::io::Result<bool> {
 
 /// Device and number of a file.
 fn file_identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let metadata = fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 

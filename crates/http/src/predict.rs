@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
-use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
+use predictd_inference::{InferenceRequest, InputPart};
 use predictd_text::input::Input;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,7 +14,7 @@ use validator::{Validate, ValidateArgs};
 use super::body::{RequestBody, ValidatedJson};
 use super::candidate_labels::{self, CandidateLabel};
 use super::error::{ApiError, Problem};
-use super::inference_call::{InferenceCall, to_api_error};
+use super::inference_call::{InferenceCall, PredictionHeaders, next_prediction};
 use super::json;
 use super::prediction::{Prediction, ResponseOptions};
 use super::response_size::{ResponseFields, ResponseSize};
@@ -154,20 +154,10 @@ fn pointer(has_labels: bool, part: InputPart) -> String {
     path = "/predict",
     tag = "predictions",
     request_body = PredictRequest,
-    params(
-        ("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout"),
-        ("X-User-Id" = Option<String>, Header, nullable = false, min_length = 1, max_length = 256, description = "Who asks, as user_id: an experiment answers one user always with the same version")
-    ),
+    params(PredictionHeaders),
     responses(
         (status = 200, body = Prediction),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model or version"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits"),
         (status = 500, body = Problem, content_type = "application/problem+json", description = "The model failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Overloaded, or the model is not ready"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "Out of time"),
     )
 )]
 pub async fn predict(
@@ -183,8 +173,6 @@ pub async fn predict(
     let request = request.into_inference(&call, route);
     let (mut answers, reservation) = call.infer(request, size, pointer).await?;
     let summary = answers.summary.take().map(Extension);
-    let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
-    let answer = answer.map_err(|failure| to_api_error(&call.app.limits.response_budget, failure, pointer))?;
-    let prediction = Json(Prediction::from_answer(answer, options)?);
-    Ok((summary, reservation.map(Extension), prediction).into_response())
+    let prediction = next_prediction(&mut answers, &call.app.limits.response_budget, options, pointer)?;
+    Ok((summary, reservation.map(Extension), Json(prediction)).into_response())
 }

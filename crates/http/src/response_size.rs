@@ -41,7 +41,7 @@ pub struct ResponseFields<'a> {
 }
 
 /// The most that a response can need, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResponseSize {
     /// Memory, from the first answer to the last byte written.
     pub memory_bytes: usize,
@@ -59,12 +59,11 @@ impl ResponseSize {
         fields: ResponseFields<'_>,
     ) -> Self {
         let sizes = models.map(|model| Self::max_for_model(model, texts.clone(), fields));
-        let largest = sizes.reduce(|a, b| Self {
+        sizes.fold(Self::default(), |a, b| Self {
             memory_bytes: a.memory_bytes.max(b.memory_bytes),
             memory_bytes_without_entities: a.memory_bytes_without_entities.max(b.memory_bytes_without_entities),
             json_bytes: a.json_bytes.max(b.json_bytes),
-        });
-        largest.unwrap_or(Self { memory_bytes: 0, memory_bytes_without_entities: 0, json_bytes: 0 })
+        })
     }
 
     fn max_for_model(model: &LoadedVersion, texts: impl Iterator<Item = usize>, fields: ResponseFields<'_>) -> Self {

@@ -25,11 +25,7 @@ pub struct JsonResultStream<I> {
     is_finished: bool,
 }
 
-impl<I, T> JsonResultStream<I>
-where
-    I: Iterator<Item = T> + Send + Unpin + 'static,
-    T: Serialize,
-{
+impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> JsonResultStream<I> {
     /// The list of these items.
     pub fn new(items: I) -> Self {
         Self { items, is_started: false, is_finished: false }
@@ -45,9 +41,7 @@ where
             Body::new(self)
         } else {
             let mut whole = Vec::new();
-            while !self.is_finished {
-                self.write_items(&mut whole, usize::MAX).map_err(broken)?;
-            }
+            self.write_items(&mut whole, usize::MAX).map_err(broken)?;
             Body::from(whole)
         };
         Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
@@ -69,11 +63,7 @@ where
     }
 }
 
-impl<I, T> hyper::body::Body for JsonResultStream<I>
-where
-    I: Iterator<Item = T> + Send + Unpin + 'static,
-    T: Serialize,
-{
+impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> hyper::body::Body for JsonResultStream<I> {
     type Data = Bytes;
     type Error = serde_json::Error;
 

@@ -52,11 +52,7 @@ impl ServerTimingMode {
     /// True for a client that asks for it, or does not.
     #[must_use]
     pub fn is_enabled_for(self, is_requested: bool) -> bool {
-        match self {
-            Self::Off => false,
-            Self::OnRequest => is_requested,
-            Self::Always => true,
-        }
+        self == Self::Always || (self == Self::OnRequest && is_requested)
     }
 }
 

@@ -19,16 +19,14 @@ impl UserId {
     /// [`ApiError`] for a header that is there twice, or no user id.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut values = headers.get_all(USER_ID_HEADER).iter();
-        let user = match (values.next(), values.next()) {
-            (None, _) => return Ok(Self(None)),
-            (Some(value), None) => std::str::from_utf8(value.as_bytes()).map_err(|_| invalid_header())?,
-            (Some(_), Some(_)) => return Err(invalid_header()),
-        };
-        if (1..=MAX_USER_ID_CHARS).contains(&user.chars().count()) {
-            Ok(Self(Some(user.to_owned())))
-        } else {
-            Err(invalid_header())
-        }
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        let user = std::str::from_utf8(value.as_bytes()).ok();
+        user.filter(|user| values.next().is_none() && (1..=MAX_USER_ID_CHARS).contains(&user.chars().count()))
+            .map(|user| Self(Some(user.to_owned())))
+            .ok_or_else(|| {
+                let detail = "X-User-Id is 1 to 256 characters in UTF-8, and is there once.";
+                ApiError::new(Code::InvalidHeader, detail)
+            })
     }
 
     /// The user of a request whose body names this one, or none.
@@ -43,8 +41,4 @@ impl UserId {
             (header, body) => Ok(header.or(body)),
         }
     }
-}
-
-fn invalid_header() -> ApiError {
-    ApiError::new(Code::InvalidHeader, "X-User-Id is 1 to 256 characters in UTF-8, and is there once.")
 }
