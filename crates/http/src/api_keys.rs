@@ -18,11 +18,11 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use predictd_platform::atomic_file::{self, directory_of};
+use predictd_platform::clock;
 use predictd_registry::store::is_sha256;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -113,12 +113,18 @@ impl KeyFile {
             // The parser's message could repeat part of a line; its first words are its own.
             format!("line {line} is not as `predictd keys` writes it")
         })?;
-        if file.keys.len() > MAX_KEYS {
-            return Err(format!("there are {} keys, where at most {MAX_KEYS} are possible", file.keys.len()));
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Says what is wrong with the keys, without what stands there.
+    fn check(&self) -> Result<(), String> {
+        if self.keys.len() > MAX_KEYS {
+            return Err(format!("there are {} keys, where at most {MAX_KEYS} are possible", self.keys.len()));
         }
         let mut names = BTreeSet::new();
         let mut hashes = BTreeSet::new();
-        for (number, key) in (1..).zip(&file.keys) {
+        for (number, key) in (1..).zip(&self.keys) {
             let problem = if !is_plain_name(&key.name) {
                 format!("the name must be 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-'")
             } else if !key.hash.strip_prefix(HASH_PREFIX).is_some_and(is_sha256) {
@@ -132,7 +138,7 @@ impl KeyFile {
             };
             return Err(format!("key {number}: {problem}"));
         }
-        Ok(file)
+        Ok(())
     }
 
     /// Reads a file; `None` if there is none.
@@ -175,11 +181,10 @@ impl KeyFile {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random numbers: {error}"))?;
         let key = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-        let created = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH)).to_string();
+        let created = humantime::format_rfc3339_seconds(clock::now()).to_string();
         self.keys.push(ApiKey { name: name.to_owned(), hash: hash_key(&key), scopes, rate, created });
         // What is written must be readable.
-        Self::parse(&self.to_toml()?)
-            .map_err(|error| error.rsplit_once(": ").map_or(error.clone(), |e| e.1.to_owned()))?;
+        self.check().map_err(|error| error.rsplit_once(": ").map_or(error.clone(), |e| e.1.to_owned()))?;
         Ok(key)
     }
 
@@ -188,10 +193,6 @@ impl KeyFile {
         let before = self.keys.len();
         self.keys.retain(|key| key.name != name);
         self.keys.len() < before
-    }
-
-    fn to_toml(&self) -> Result<String, String> {
-        toml::to_string(self).map_err(|error| error.to_string())
     }
 }
 
@@ -212,7 +213,7 @@ pub fn update_key_file<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Resu
     let outcome = change(&mut file)?;
     let written = atomic_file::replace(path, 0o600, |new| {
         copy_owner(new, path)?;
-        new.write_all(file.to_toml().map_err(io::Error::other)?.as_bytes())
+        new.write_all(toml::to_string(&file).map_err(io::Error::other)?.as_bytes())
     });
     written.map_err(|error| format!("it cannot be written: {error}"))?;
     Ok(outcome)

@@ -21,6 +21,7 @@ use predictd_platform::clock;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -84,25 +85,17 @@ impl ConnectionHandler {
         }
     }
 
-    /// Serves a connection to its end.
+    /// Serves a connection to its end, after a handshake if the listener speaks TLS.
     pub async fn serve(self, stream: ClientStream, peer: IpAddr) {
         let metrics = Arc::clone(&self.app.telemetry.metrics);
         metrics.http.record_connect();
         let _counted = ConnectionCountGuard(metrics);
-        match stream {
-            ClientStream::Unix(stream) => self.serve_stream(stream, peer).await,
-            ClientStream::Tcp(stream) => {
-                // Small answers must not wait for an acknowledgement of the one before.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY could not be set");
-                }
-                self.serve_stream(stream, peer).await;
-            }
+        // Small answers must not wait for an acknowledgement of the one before.
+        if let Either::Left(tcp) = &stream
+            && let Err(error) = tcp.set_nodelay(true)
+        {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-    }
-
-    /// Talks with the client, after a handshake if the listener speaks TLS.
-    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr) {
         let served = if let Some(tls) = &self.tls {
             let accept = TlsAcceptor::from(tls.current()).accept(stream);
             let accepted = tokio::select! {
@@ -132,9 +125,10 @@ impl ConnectionHandler {
         let exchange = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
         let metrics = Arc::clone(&self.app.telemetry.metrics);
         let mut paced = TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&exchange), metrics);
+        let front = Arc::new(self);
         let service = {
             let exchange = Arc::clone(&exchange);
-            let front = Arc::new(self.clone());
+            let front = Arc::clone(&front);
             // Not tower's: hyper calls this in the moment in which a head is complete.
             service_fn(move |request| handle_request(Arc::clone(&front), exchange.begin_request(), request))
         };
@@ -144,7 +138,7 @@ impl ConnectionHandler {
             let mut builder = http1::Builder::new();
             builder.max_buf_size(MAX_BUFFER_BYTES).auto_date_header(clock::is_set());
             let connection = builder.serve_connection(TokioIo::new(&mut paced), service);
-            self.drive(std::pin::pin!(connection), &exchange).await
+            front.drive(std::pin::pin!(connection), &exchange).await
         };
         if served.as_ref().is_some_and(Result::is_ok) {
             // hyper does not close a connection whose client asked for an upgrade.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use serde_json::Number;
 use serde_path_to_error::{Path, Segment};
 
 use super::error::{ApiError, Code};
@@ -34,37 +35,11 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 /// # Errors
 /// If it is none from 0 to 2³² - 1.
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    Option::<WholeNumber>::deserialize(deserializer).map(|number| number.map(|WholeNumber(number)| number))
-}
-
-struct WholeNumber(u32);
-
-impl<'de> Deserialize<'de> for WholeNumber {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_u32(WholeNumberVisitor)
-    }
-}
-
-struct WholeNumberVisitor;
-
-impl Visitor<'_> for WholeNumberVisitor {
-    type Value = WholeNumber;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("u32")
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<WholeNumber, E> {
-        u32::try_from(number).map(WholeNumber).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
-    }
-
+    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
+    let fits = |number: &f64| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and in range")]
-    fn visit_f64<E: Error>(self, number: f64) -> Result<WholeNumber, E> {
-        if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
-            return Ok(WholeNumber(number as u32));
-        }
-        Err(E::invalid_value(Unexpected::Float(number), &self))
-    }
+    let whole = number.as_f64().filter(fits).map(|number| number as u32);
+    whole.map(Some).ok_or_else(|| D::Error::custom("another number, expected u32"))
 }
 
 fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
@@ -110,7 +85,7 @@ fn quoted_name(message: &str, prefix: &str) -> Option<String> {
 /// What serde expected, in words of JSON: clients know nothing of Rust's types.
 fn json_type_name(expected: &str) -> &str {
     match expected {
-        "u32" => "a whole number from 0 to 4294967295",
+        "u32" | "a JSON number" => "a whole number from 0 to 4294967295",
         "a sequence" => "a list",
         structure if structure.starts_with("struct ") => "an object",
         other => other,
@@ -145,6 +120,30 @@ mod tests {
         text: String,
         #[expect(dead_code, reason = "only parsed")]
         flag: Option<bool>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct NumberBody {
+        #[serde(default, deserialize_with = "whole_number")]
+        top_k: Option<u32>,
+    }
+
+    #[test]
+    fn json_whole_number_in_any_notation_is_read() {
+        for (body, expected) in [
+            ("{}", None),
+            (r#"{"top_k":null}"#, None),
+            (r#"{"top_k":0}"#, Some(0)),
+            (r#"{"top_k":3.0}"#, Some(3)),
+            (r#"{"top_k":3e0}"#, Some(3)),
+            (r#"{"top_k":4294967295}"#, Some(u32::MAX)),
+        ] {
+            assert_eq!(from_json::<NumberBody>(body.as_bytes()).unwrap().top_k, expected, "{body}");
+        }
+        for value in ["4294967296", "18446744073709551615", "-1", "0.5", "1e300", "\"3\"", "true", "[]", "{}"] {
+            let error = from_json::<NumberBody>(format!("{{\"top_k\":{value}}}").as_bytes()).unwrap_err();
+            assert_eq!(error.detail, "/top_k: expected a whole number from 0 to 4294967295", "{value}");
+        }
     }
 
     fn parse_failure(body: &str) -> (u16, String) {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
+use tokio_util::either::Either;
 
 use super::listen_address::{ListenAddress, UNIX_PREFIX};
 use super::settings::{AcceptMode, AccessSettings};
@@ -62,13 +63,7 @@ pub enum Listener {
 }
 
 /// A connection.
-#[derive(Debug)]
-pub enum ClientStream {
-    /// To an address.
-    Tcp(TcpStream),
-    /// To a Unix socket.
-    Unix(UnixStream),
-}
+pub type ClientStream = Either<TcpStream, UnixStream>;
 
 /// The file of a Unix socket. It is removed when this is dropped, unless another one is in its place.
 #[derive(Debug)]
@@ -151,11 +146,9 @@ impl Listener {
     /// The next connection, with the address of its other end: loopback for a Unix socket.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(ClientStream, IpAddr)>> {
         match self {
-            Self::Tcp(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, peer)| (ClientStream::Tcp(stream), peer.ip()))
-            }
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (Either::Left(stream), peer.ip())),
             Self::Unix(listener, _) => {
-                listener.poll_accept(cx).map_ok(|(stream, _)| (ClientStream::Unix(stream), Ipv4Addr::LOCALHOST.into()))
+                listener.poll_accept(cx).map_ok(|(stream, _)| (Either::Right(stream), Ipv4Addr::LOCALHOST.into()))
             }
         }
     }

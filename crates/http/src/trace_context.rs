@@ -75,18 +75,10 @@ pub fn record_response(
     for (name, count) in [("predictd.texts", texts), ("predictd.cached", cached), ("predictd.tokens", tokens)] {
         span.set_attribute(name, i64::try_from(*count).unwrap_or(i64::MAX));
     }
-    let Timings {
-        arrived_at: Some(since),
-        tokenize_time: tokenise,
-        queue_time: queue,
-        run_time: run,
-        batch_size: run_texts,
-    } = *timings
-    else {
-        return;
-    };
-    let run_texts = i64::try_from(run_texts).unwrap_or(i64::MAX);
-    span.record_child("tokenise", since, tokenise, None);
-    span.record_child("queue", since + tokenise, queue, None);
-    span.record_child("run", since + tokenise + queue, run, Some(("predictd.run_texts", run_texts)));
+    let Timings { arrived_at: Some(since), tokenize_time, queue_time, run_time, batch_size } = *timings else { return };
+    let run_texts = i64::try_from(batch_size).unwrap_or(i64::MAX);
+    span.record_child("tokenise", since, tokenize_time, None);
+    span.record_child("queue", since + tokenize_time, queue_time, None);
+    let run_start = since + tokenize_time + queue_time;
+    span.record_child("run", run_start, run_time, Some(("predictd.run_texts", run_texts)));
 }
