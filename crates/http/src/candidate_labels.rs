@@ -3,9 +3,9 @@
 use predictd_text::zero_shot::LABEL_PLACEHOLDER;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use validator::ValidationError;
 
-use super::validation::field_error;
+use super::error::FieldError;
+use super::validation::at;
 
 /// Most labels of a request.
 pub const MAX_LABELS: usize = 100;
@@ -23,10 +23,10 @@ pub(super) struct CandidateLabel(String);
 /// Checks labels: how many, how long, and that each is there once.
 ///
 /// # Errors
-/// [`ValidationError`] with the limit, and the place of the wrong label.
-pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
+/// The limit, and the place of the wrong label.
+pub fn check_labels(labels: &[String]) -> Result<(), FieldError> {
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        return Err(field_error(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
+        return at("/labels", Err(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
     }
     for (index, label) in labels.iter().enumerate() {
         let wrong = if label.trim().is_empty() || label.contains('\0') {
@@ -38,9 +38,7 @@ pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
         } else {
             continue;
         };
-        let mut error = field_error(wrong);
-        error.add_param("index".into(), &index);
-        return Err(error);
+        return at(&format!("/labels/{index}"), Err(wrong));
     }
     Ok(())
 }
@@ -48,15 +46,15 @@ pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
 /// Checks what labels are put into.
 ///
 /// # Errors
-/// [`ValidationError`] with the rule.
-pub fn check_template(template: &str) -> Result<(), ValidationError> {
+/// The rule.
+pub fn check_template(template: &str) -> Result<(), String> {
     if template.contains(LABEL_PLACEHOLDER)
         && !template.contains('\0')
         && template.chars().count() <= MAX_TEMPLATE_CHARS
     {
         return Ok(());
     }
-    Err(field_error(format!(
+    Err(format!(
         "a hypothesis template has at most {MAX_TEMPLATE_CHARS} characters, and {LABEL_PLACEHOLDER} where the label goes"
-    )))
+    ))
 }
