@@ -24,7 +24,7 @@ use predictd_experiments::receipts::ReceiptKeyring;
 use predictd_http::App;
 use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd_http::connection::ConnectionHandler;
-use predictd_http::listeners::{BoundListener, DataListener, Listeners};
+use predictd_http::listeners::{DataListener, Listener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::{ADMIN_BUDGET_BYTES, ResponseBudget};
 use predictd_http::state::{ModelState, TelemetryState};
@@ -230,7 +230,7 @@ impl Server {
     /// Serves the admin listener on a thread of its own: it answers when all others are busy.
     fn start_admin_listener(
         &self,
-        listener: BoundListener,
+        listener: Listener,
         stop: CancellationToken,
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -276,12 +276,12 @@ impl DataService {
 
 /// Serves the admin listener until `stop_signals`.
 async fn serve_admin(
-    listener: BoundListener,
+    listener: Listener,
     handler: ConnectionHandler,
     stop_signals: StopSignals,
     app: &App,
 ) -> std::io::Result<()> {
-    let listener = listener.into_listener()?;
+    let listener = listener.into_current_runtime()?;
     tokio::select! {
         _ = serve(listener, handler, MAX_ADMIN_CONNECTIONS, stop_signals) => {}
         never = record_heartbeats(app) => match never {},

@@ -36,7 +36,9 @@ fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> Api
     }
     // A right key is never slowed down: another client behind the same address may send wrong ones.
     if denied == AuthError::UnknownKey {
-        app.access.keys.unknown_key_log.warn_sampled(address);
+        if let Some(not_logged) = app.access.keys.unknown_key_log.sample() {
+            tracing::warn!(client = %address, not_logged, "unknown API key refused");
+        }
         if let Err(time) = app.access.rate_limits.record_unknown_key(address) {
             return rate_limited_error(time, "Too many unknown keys came from your address.");
         }

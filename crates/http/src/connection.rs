@@ -21,6 +21,7 @@ use predictd_platform::clock;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -91,33 +92,31 @@ impl ConnectionHandler {
         metrics.http.record_connect();
         let _counted = ConnectionCountGuard(metrics);
         // Small answers must not wait for an acknowledgement of the one before.
-        if let Either::Left(tcp) = &stream
-            && let Err(error) = tcp.set_nodelay(true)
-        {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        if let Either::Left(tcp) = &stream {
+            tcp.set_nodelay(true).inspect_err(|error| tracing::debug!(%error, "TCP_NODELAY could not be set")).ok();
         }
-        let served = if let Some(tls) = &self.tls {
-            let accept = TlsAcceptor::from(tls.current()).accept(stream);
-            let accepted = tokio::select! {
-                accepted = tokio::time::timeout(self.app.limits.client_timeouts.header, accept) => {
-                    accepted.map_err(io::Error::from).flatten()
-                }
-                () = self.shutdown.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
-            };
-            match accepted {
+        let served = match &self.tls {
+            None => self.serve_http(stream, peer).await,
+            Some(tls) => match self.handshake(tls, stream).await {
                 Ok(stream) => self.serve_http(stream, peer).await,
                 Err(error) => {
                     self.app.telemetry.metrics.http.record_timeout(TimeoutStage::Handshake);
                     tracing::debug!(%error, "TLS handshake failed");
                     return;
                 }
-            }
-        } else {
-            self.serve_http(stream, peer).await
+            },
         };
         if let Err(error) = served {
             // A client that leaves or talks nonsense: its business.
             tracing::debug!(%error, "connection ended early");
+        }
+    }
+
+    async fn handshake(&self, tls: &WatchedTlsConfig, stream: ClientStream) -> io::Result<TlsStream<ClientStream>> {
+        let accepted = TlsAcceptor::from(tls.current()).accept(stream);
+        tokio::select! {
+            accepted = tokio::time::timeout(self.app.limits.client_timeouts.header, accepted) => accepted?,
+            () = self.shutdown.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio_util::either::Either;
 
 use super::listen_address::{ListenAddress, UNIX_PREFIX};
@@ -30,36 +30,27 @@ pub struct Listeners {
     /// For everybody.
     pub data: DataListener,
     /// For probes and operators.
-    pub admin: BoundListener,
+    pub admin: Listener,
 }
 
 /// The data listener: it takes connections, or will.
 #[derive(Debug)]
 pub enum DataListener {
     /// It takes them.
-    Open(BoundListener),
+    Open(Listener),
     /// It refuses them until it is opened.
     Closed(TcpSocket),
     /// The Unix socket is made when it is opened.
     Unbound(PathBuf),
 }
 
-/// A socket that takes connections, in no runtime yet.
-#[derive(Debug)]
-pub enum BoundListener {
-    /// At an address.
-    Tcp(std::net::TcpListener),
-    /// At a path.
-    Unix(std::os::unix::net::UnixListener, SocketFile),
-}
-
-/// A socket that takes connections, in a runtime.
+/// A socket that takes connections.
 #[derive(Debug)]
 pub enum Listener {
     /// At an address.
-    Tcp(tokio::net::TcpListener),
+    Tcp(TcpListener),
     /// At a path.
-    Unix(tokio::net::UnixListener, SocketFile),
+    Unix(UnixListener, SocketFile),
 }
 
 /// A connection.
@@ -96,9 +87,9 @@ impl DataListener {
     /// That of the system; another process may have opened a socket of the same address meanwhile.
     pub fn open(self) -> io::Result<Listener> {
         match self {
-            Self::Open(bound) => bound.into_listener(),
+            Self::Open(listener) => Ok(listener),
             Self::Closed(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
-            Self::Unbound(path) => bind_unix(&path, DATA_SOCKET_MODE)?.into_listener(),
+            Self::Unbound(path) => bind_unix(&path, DATA_SOCKET_MODE),
         }
     }
 }
@@ -106,27 +97,14 @@ impl DataListener {
 impl Display for DataListener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open(bound) => bound.fmt(f),
+            Self::Open(listener) => listener.fmt(f),
             Self::Closed(socket) => fmt_address(socket.local_addr(), f),
             Self::Unbound(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
         }
     }
 }
 
-impl BoundListener {
-    /// The same in the runtime that this is called in.
-    ///
-    /// # Errors
-    /// That of the system.
-    pub fn into_listener(self) -> io::Result<Listener> {
-        Ok(match self {
-            Self::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Self::Unix(listener, file) => Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
-        })
-    }
-}
-
-impl Display for BoundListener {
+impl Display for Listener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => fmt_address(listener.local_addr(), f),
@@ -143,6 +121,17 @@ fn fmt_address(address: io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::R
 }
 
 impl Listener {
+    /// The same in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub fn into_current_runtime(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener.into_std()?)?),
+            Self::Unix(listener, file) => Self::Unix(UnixListener::from_std(listener.into_std()?)?, file),
+        })
+    }
+
     /// The next connection, with the address of its other end: loopback for a Unix socket.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(ClientStream, IpAddr)>> {
         match self {
@@ -173,10 +162,10 @@ impl Listeners {
     }
 }
 
-fn bind_listener(listen: &ListenAddress, mode: u32) -> io::Result<BoundListener> {
+fn bind_listener(listen: &ListenAddress, mode: u32) -> io::Result<Listener> {
     match listen {
         ListenAddress::Unix(path) => bind_unix(path, mode),
-        listen => Ok(BoundListener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?.into_std()?)),
+        listen => Ok(Listener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?)),
     }
 }
 
@@ -192,7 +181,7 @@ fn bind_tcp(listen: &ListenAddress) -> io::Result<TcpSocket> {
 }
 
 /// A Unix socket at this path, which only users with these rights can connect to.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<BoundListener> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     // The file gets the socket's own mode, less what the umask takes: there is no moment in which others could connect.
@@ -202,7 +191,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<BoundListener> {
     let identity =
         file_identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
     let file = SocketFile { path: path.to_owned(), identity };
-    Ok(BoundListener::Unix(socket.listen(BACKLOG)?.into_std()?, file))
+    Ok(Listener::Unix(socket.listen(BACKLOG)?, file))
 }
 
 /// Removes a socket file without a listener, as a killed process leaves it.

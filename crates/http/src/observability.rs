@@ -26,8 +26,8 @@ static REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING_HEADER: HeaderName = HeaderName::from_static("server-timing");
 /// Routes that probes call every few seconds.
 const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
-/// An overload refuses tens of thousands of requests.
-static REFUSAL_SAMPLER: LogSampler = LogSampler::new();
+/// An overload refuses tens of thousands of requests: so many lines of refusals in a second.
+static REFUSAL_SAMPLER: LogSampler = LogSampler::new(100);
 
 /// Gives the request an id, counts and logs it, and writes its error down.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

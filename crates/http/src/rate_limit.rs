@@ -29,10 +29,9 @@ pub async fn charge_first_text(
 /// # Errors
 /// 429 with the time to wait, 422 for a batch that never fits.
 pub fn charge_remaining_texts(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
-    let whole = u32::try_from(texts).unwrap_or(u32::MAX);
-    let Some(whole) = NonZeroU32::new(whole) else { return Ok(()) };
-    let Some(rest) = NonZeroU32::new(whole.get() - 1) else { return Ok(()) };
-    charge(app, caller, rest, whole)
+    let texts = u32::try_from(texts).unwrap_or(u32::MAX);
+    let Some(rest) = NonZeroU32::new(texts.saturating_sub(1)) else { return Ok(()) };
+    charge(app, caller, rest, rest.saturating_add(1))
 }
 
 fn charge(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {

@@ -32,12 +32,13 @@ pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[I
     let mut states = headers.get_all(TRACE_STATE_HEADER).iter();
     let state = states.next().filter(|state| state.len() <= MAX_TRACE_STATE_BYTES && states.next().is_none());
     let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
+    let client = client_address(peer, headers, trusted);
     (is_known && !is_zero(trace) && !is_zero(span)).then(|| ParentSpan {
         trace_id: trace,
         span_id: span,
         is_sampled: sampled,
         trace_state: state,
-        is_trusted: is_trusted(peer, headers, trusted),
+        is_trusted: client.is_loopback() || trusted.iter().any(|network| network.contains(&client)),
     })
 }
 
@@ -48,11 +49,6 @@ fn is_hexadecimal(part: &str, digits: usize) -> bool {
 
 fn is_zero(part: &str) -> bool {
     part.bytes().all(|c| c == b'0')
-}
-
-fn is_trusted(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {
-    let client = client_address(peer, headers, trusted);
-    client.is_loopback() || trusted.iter().any(|network| network.contains(&client))
 }
 
 /// Says how a request was answered, with a span for each part of its time.

@@ -29,7 +29,6 @@ pub fn check_all(checks: impl IntoIterator<Item = Result<(), FieldError>>) -> Re
 }
 
 /// Checks which model is asked, for whom, and for how many labels.
-#[must_use]
 pub fn check_options(selector: ModelSelector<'_>, top_k: Option<u32>) -> [Result<(), FieldError>; 4] {
     [
         at("/model", rule(selector.model.is_none_or(is_valid_name), NAME_RULE)),

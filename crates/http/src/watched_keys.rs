@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use parking_lot::Mutex;
 use predictd_platform::file_watcher::FileWatcher;
-use tokio::time::Instant;
 
 use super::caller::Identity;
+use super::log_sampler::LogSampler;
 use crate::api_keys::{KeyFile, Scope};
 use crate::settings::AccessSettings;
 
@@ -26,7 +25,8 @@ pub struct WatchedKeys {
     /// `None` while there is no key file.
     key_file: Arc<FileWatcher<Option<KeyFile>>>,
     allow_anonymous: bool,
-    pub(super) unknown_key_log: UnknownKeyLog,
+    /// The audit line for unknown keys: at most one a second, whatever comes.
+    pub(super) unknown_key_log: LogSampler,
 }
 
 impl WatchedKeys {
@@ -65,11 +65,7 @@ impl WatchedKeys {
                 settings.admin_listen
             ));
         }
-        Ok(Self {
-            key_file: file,
-            allow_anonymous: settings.allow_anonymous,
-            unknown_key_log: UnknownKeyLog::default(),
-        })
+        Ok(Self { key_file: file, allow_anonymous: settings.allow_anonymous, unknown_key_log: LogSampler::new(1) })
     }
 
     /// Reads the key file again, whether it has changed or not.
@@ -106,21 +102,4 @@ pub(super) enum AuthError {
     MissingKey,
     UnknownKey,
     MissingScope,
-}
-
-/// The audit line for unknown keys: at most one a second, whatever comes.
-#[derive(Debug, Default)]
-pub(super) struct UnknownKeyLog(Mutex<(Option<Instant>, u64)>);
-
-impl UnknownKeyLog {
-    pub(super) fn warn_sampled(&self, address: IpAddr) {
-        let mut state = self.0.lock();
-        let now = Instant::now();
-        if state.0.is_some_and(|last| now.duration_since(last).as_secs() < 1) {
-            state.1 += 1;
-            return;
-        }
-        tracing::warn!(client = %address, not_logged = state.1, "unknown API key refused");
-        *state = (Some(now), 0);
-    }
 }
