@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::content_type::{is_content_type, is_json};
+use super::content_type::is_content_type;
 use super::error::{ApiError, Code};
 use crate::settings::AccessSettings;
 
@@ -99,7 +99,7 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
     let is_upload = request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && request.method() == Method::PUT;
     let fits = match kind {
         Some(kind) if is_upload => !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)),
-        Some(kind) => is_json(kind),
+        Some(kind) => is_content_type(kind, "application/json"),
         // A browser asks before it sends another method than POST.
         None => is_upload || (!has_body && request.method() != Method::POST),
     };

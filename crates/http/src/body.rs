@@ -1,7 +1,6 @@
 //! From a request's body to checked types: kind, size and pace. Whatever is wrong stops here.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
@@ -10,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use humantime::format_duration;
 use predictd_engine::InferenceError;
 use predictd_metrics::{RefusalReason, TimeoutStage};
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,7 +19,7 @@ use super::body_limits::too_large_error;
 use super::charset;
 use super::connection_state::ConnectionState;
 use super::content_encoding::{BodyDecoder, ContentEncoding};
-use super::content_type::is_json;
+use super::content_type::is_content_type;
 use super::error::{ApiError, Code};
 use super::state::App;
 use crate::settings::{ClientTimeouts, RequestLimits};
@@ -52,7 +52,10 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     ContentEncoding::from_headers(headers)?;
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).filter(|value| is_json(value));
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .filter(|kind| is_content_type(kind, "application/json"));
     let Some(content_type) = content_type else {
         return Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."));
     };
@@ -134,8 +137,13 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
             }
             Err(_) => {
                 app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);
-                let paused = end.is_none_or(|end| pause < end);
-                return Err(timeout_error(if paused { longest_pause } else { longest }, paused));
+                let detail = match end {
+                    Some(end) if end <= pause => {
+                        format!("The whole body did not come within {}.", format_duration(longest))
+                    }
+                    _ => format!("Nothing of the body came for {}.", format_duration(longest_pause)),
+                };
+                return Err(ApiError::new(Code::BodyTimeout, detail));
             }
         };
         // Trailers are of no use here.
@@ -143,14 +151,4 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
             return Ok(Some(data));
         }
     }
-}
-
-fn timeout_error(limit: Duration, paused: bool) -> ApiError {
-    let limit = humantime::format_duration(limit);
-    let detail = if paused {
-        format!("Nothing of the body came for {limit}.")
-    } else {
-        format!("The whole body did not come within {limit}.")
-    };
-    ApiError::new(Code::BodyTimeout, detail)
 }

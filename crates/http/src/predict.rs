@@ -107,8 +107,11 @@ fn labels_only_error(pointer: &str) -> ApiError {
 
 impl PredictRequest {
     fn selector(&self) -> ModelSelector<'_> {
-        let Self { model, version, user_id, .. } = self;
-        ModelSelector { model: model.as_deref(), version: version.as_deref(), user_id: user_id.as_deref() }
+        ModelSelector {
+            model: self.model.as_deref(),
+            version: self.version.as_deref(),
+            user_id: self.user_id.as_deref(),
+        }
     }
 
     fn options(&self) -> ResponseOptions {

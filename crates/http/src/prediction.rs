@@ -117,19 +117,20 @@ impl Prediction {
     pub fn from_answer(answer: ItemAnswer, options: ResponseOptions) -> Result<Self, ApiError> {
         let output = &answer.output.prediction;
         let scores = output.scores(options.raw_scores);
-        let named = NamedScores { labels: answer.labels(), scores: &scores };
+        let labels = answer.labels();
         let mut prediction = None;
         let mut confidence = None;
         let mut number = None;
         let mut entities = None;
         match &output.outcome {
             HeadOutcome::Label(index) => {
-                prediction = Some(OneOrMany::One(named.label(*index)?));
-                confidence = Some(OneOrMany::One(named.score(*index)?));
+                let (label, score) = labelled_score(labels, &scores, *index)?;
+                prediction = Some(OneOrMany::One(label));
+                confidence = Some(OneOrMany::One(score));
             }
             HeadOutcome::Labels(indices) => {
-                let labels = indices.iter().map(|&index| named.label(index)).collect::<Result<_, _>>()?;
-                let scores = indices.iter().map(|&index| named.score(index)).collect::<Result<_, _>>()?;
+                let chosen = indices.iter().map(|&index| labelled_score(labels, &scores, index));
+                let (labels, scores) = chosen.collect::<Result<_, _>>()?;
                 prediction = Some(OneOrMany::Many(labels));
                 confidence = Some(OneOrMany::Many(scores));
             }
@@ -140,7 +141,7 @@ impl Prediction {
             HeadOutcome::Entities(found) => entities = Some(found.iter().cloned().map(FoundEntity::from).collect()),
         }
         let has_labels = prediction.is_some();
-        let top = options.top_k.filter(|_| has_labels).map(|k| named.top(k)).transpose()?;
+        let top = options.top_k.filter(|_| has_labels).map(|k| best_labels(labels, &scores, k)).transpose()?;
         let model =
             ModelVersionName { name: answer.model.name().to_owned(), version: answer.model.version().to_owned() };
         let fell_back = answer.source != AnswerSource::Arm;
@@ -160,30 +161,16 @@ impl Prediction {
     }
 }
 
-/// The scores of an answer with their labels.
-struct NamedScores<'a> {
-    labels: &'a [String],
-    scores: &'a [f32],
+/// The label at this place, with its score.
+fn labelled_score(labels: &[String], scores: &[f32], index: usize) -> Result<(String, f32), ApiError> {
+    let label = labels.get(index).cloned().zip(scores.get(index).copied());
+    label.ok_or_else(|| ApiError::new(Code::Internal, "The model's labels do not fit its scores."))
 }
 
-impl NamedScores<'_> {
-    fn label(&self, index: usize) -> Result<String, ApiError> {
-        self.labels.get(index).cloned().ok_or_else(mismatch_error)
-    }
-
-    fn score(&self, index: usize) -> Result<f32, ApiError> {
-        self.scores.get(index).copied().ok_or_else(mismatch_error)
-    }
-
-    /// The best labels, at most `k`.
-    fn top(&self, k: usize) -> Result<Vec<LabelScore>, ApiError> {
-        let best = top_k(self.scores, k).into_iter();
-        best.map(|(index, score)| Ok(LabelScore { label: self.label(index)?, score })).collect()
-    }
-}
-
-fn mismatch_error() -> ApiError {
-    ApiError::new(Code::Internal, "The model's labels do not fit its scores.")
+/// The best labels, at most `k`.
+fn best_labels(labels: &[String], scores: &[f32], k: usize) -> Result<Vec<LabelScore>, ApiError> {
+    let best = top_k(scores, k).into_iter().map(|(index, _)| labelled_score(labels, scores, index));
+    best.map(|best| best.map(|(label, score)| LabelScore { label, score })).collect()
 }
 
 impl From<Entity> for FoundEntity {

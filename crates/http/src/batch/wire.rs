@@ -106,8 +106,11 @@ impl RequestBody for BatchRequest {
 
 impl BatchOptions {
     pub(super) fn selector(&self) -> ModelSelector<'_> {
-        let Self { model, version, user_id, .. } = self;
-        ModelSelector { model: model.as_deref(), version: version.as_deref(), user_id: user_id.as_deref() }
+        ModelSelector {
+            model: self.model.as_deref(),
+            version: self.version.as_deref(),
+            user_id: self.user_id.as_deref(),
+        }
     }
 
     pub(super) fn response_options(&self) -> ResponseOptions {
