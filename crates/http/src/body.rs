@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::body_limits::too_large_error;
 use super::charset;
 use super::connection_state::ConnectionState;
-use super::content_encoding::{BodyDecoder, ContentEncoding};
+use super::content_encoding::{BodyDecoder, is_gzip};
 use super::content_type::is_content_type;
 use super::error::{ApiError, Code};
 use super::state::App;
@@ -51,7 +51,7 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    ContentEncoding::from_headers(headers)?;
+    is_gzip(headers)?;
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -95,9 +95,9 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let exchange = request.extensions().get::<Arc<ConnectionState>>().cloned();
-        let encoding = ContentEncoding::from_headers(request.headers())?;
+        let is_gzip = is_gzip(request.headers())?;
         let mut memory = None;
-        let decoder = BodyDecoder::new(encoding, app, &mut memory)?;
+        let decoder = BodyDecoder::new(is_gzip, app, &mut memory)?;
         let bytes = read_body(request.into_body(), app, decoder).await?;
         if let Some(exchange) = exchange {
             exchange.mark_body_complete();

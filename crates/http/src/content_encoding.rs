@@ -16,33 +16,21 @@ const DECODER_BYTES: usize = 3 * FREE_BODY_BYTES;
 /// Bytes that are decompressed in one go: they become about a megabyte at most.
 const CHUNK_BYTES: usize = 1 << 10;
 
-/// How a body is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentEncoding {
-    /// Not at all.
-    Identity,
-    /// gzip (RFC 1952).
-    Gzip,
-}
-
-impl ContentEncoding {
-    /// What the headers say.
-    ///
-    /// # Errors
-    /// 415 for another encoding, or for several.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let mut encoding = Self::Identity;
-        for value in headers.get_all(CONTENT_ENCODING) {
-            for name in value.to_str().map_err(|_| unsupported_encoding_error())?.split(',').map(str::trim) {
-                let gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
-                match encoding {
-                    _ if name.is_empty() || name.eq_ignore_ascii_case("identity") => {}
-                    Self::Identity if gzip => encoding = Self::Gzip,
-                    Self::Identity | Self::Gzip => return Err(unsupported_encoding_error()),
-                }
-            }
+/// True if the headers say that the body is compressed by gzip (RFC 1952), false if it is not compressed.
+///
+/// # Errors
+/// 415 for another encoding, or for several.
+pub fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|line| line.to_str().unwrap_or("unreadable"));
+    let names = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let mut others = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+    match (others.next(), others.next()) {
+        (None, _) => Ok(false),
+        (Some(name), None) if ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known)) => Ok(true),
+        _ => {
+            let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
+            Err(ApiError::new(Code::UnsupportedMediaType, detail))
         }
-        Ok(encoding)
     }
 }
 
@@ -102,13 +90,9 @@ impl<'a> BodyDecoder<'a> {
     ///
     /// # Errors
     /// 503 if there is no memory for another body.
-    pub fn new(
-        encoding: ContentEncoding,
-        app: &'a App,
-        memory: &'a mut Option<OwnedSemaphorePermit>,
-    ) -> Result<Self, ApiError> {
+    pub fn new(is_gzip: bool, app: &'a App, memory: &'a mut Option<OwnedSemaphorePermit>) -> Result<Self, ApiError> {
         let mut output = BoundedOutput { bytes: Vec::new(), app, memory, decoder_bytes: 0, error: None };
-        if encoding == ContentEncoding::Identity {
+        if !is_gzip {
             return Ok(Self::Plain(output));
         }
         output.decoder_bytes = DECODER_BYTES;
@@ -149,9 +133,4 @@ impl<'a> BodyDecoder<'a> {
             }
         }
     }
-}
-
-fn unsupported_encoding_error() -> ApiError {
-    let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
-    ApiError::new(Code::UnsupportedMediaType, detail)
 }

@@ -221,7 +221,7 @@ impl ApiError {
             [only] => format!("{}: {}", if only.pointer.is_empty() { "body" } else { &only.pointer }, only.detail),
             several => format!("{} places of the body are not valid.", several.len()),
         };
-        Self { code: Code::InvalidRequest, detail: detail.into(), errors, retry_after_seconds: None }
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
     }
 
     /// What goes on the wire.

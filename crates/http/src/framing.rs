@@ -71,9 +71,7 @@ impl Framing {
         while !bytes.is_empty() {
             bytes = match self.place {
                 // Old clients send a line end after a body: it begins nothing.
-                Between if bytes.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) => {
-                    bytes.get(1..).unwrap_or_default()
-                }
+                Between if let [b'\r' | b'\n', rest @ ..] = bytes => rest,
                 Between => {
                     self.message_starts += 1;
                     (self.request_line_seen, self.length, self.chunked) = (false, 0, false);

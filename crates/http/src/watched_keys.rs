@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
 use predictd_platform::file_watcher::FileWatcher;
 
 use super::caller::Identity;
@@ -82,18 +82,19 @@ impl WatchedKeys {
             let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
             return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
         };
-        let bearer = |value: &str| {
-            let (scheme, key) = value.split_once(' ')?;
-            let key = key.trim_matches(' ');
-            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then(|| key.to_owned())
-        };
-        let key = first.to_str().ok().and_then(bearer).filter(|_| authorizations.next().is_none());
-        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
+        let key = bearer_key(first).filter(|_| authorizations.next().is_none());
+        let key = key.and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
         if !key.scopes.contains(&scope) {
             return Err(AuthError::MissingScope);
         }
         Ok(Identity::Key { name: key.name.clone(), rate: key.rate })
     }
+}
+
+fn bearer_key(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, key) = authorization.to_str().ok()?.split_once(' ')?;
+    let key = key.trim_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then_some(key)
 }
 
 /// Why a request may not use a route.
