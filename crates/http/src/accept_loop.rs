@@ -24,7 +24,7 @@ const SLOT_PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
 const ACCEPT_ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When and how a listener ends.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StopSignals {
     /// Accept nothing more, finish what is in work.
     pub drain: CancellationToken,

@@ -1,7 +1,6 @@
 //! The rules for candidate labels on the wire.
 
 use predictd_text::zero_shot::LABEL_PLACEHOLDER;
-use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::error::FieldError;
@@ -15,7 +14,7 @@ const MAX_LABEL_BYTES: usize = 256;
 const MAX_TEMPLATE_CHARS: usize = 1_024;
 
 /// A label to choose. At most 256 bytes, not blank, without NUL, and with what a text may hold.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(example = "card", min_length = 1, max_length = 256)]
 #[expect(dead_code, reason = "only described")]
 pub(super) struct CandidateLabel(String);

@@ -160,7 +160,7 @@ impl Code {
 }
 
 /// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where it stands in the body: a JSON pointer (RFC 6901).
     #[schema(example = "/texts/3")]
@@ -170,7 +170,7 @@ pub struct FieldError {
 }
 
 /// An error on its way to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ApiError {
     /// Which one.
     pub code: Code,
@@ -183,7 +183,7 @@ pub struct ApiError {
 }
 
 /// Problem details as RFC 9457 has them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
     /// Names the kind of problem: a place on the documentation page.
     #[serde(rename = "type")]

@@ -33,9 +33,8 @@ impl ListenAddress {
                 "{self}: the host name cannot be resolved ({error}); use an address, or a name that the system knows"
             )
         })?;
-        let addresses: Vec<SocketAddr> = resolved.collect();
-        let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-        first.map(|address| Self::Address(*address)).ok_or_else(|| format!("{self}: the host name has no address"))
+        let first = resolved.min_by_key(SocketAddr::is_ipv6);
+        first.map(Self::Address).ok_or_else(|| format!("{self}: the host name has no address"))
     }
 
     /// True if only processes of this machine can reach it.

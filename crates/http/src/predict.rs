@@ -62,7 +62,7 @@ pub struct PredictRequest {
 
 /// A text. At most `--max-text-chars` characters, not blank, and without control characters other than tab and the ends
 /// of lines unless `--markup` or the model says otherwise.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(
     example = "My new card has not come yet, where is it?",
     min_length = 1,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::error::{ApiError, Code};
 
 /// What a request wants to see of an answer.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct ResponseOptions {
     /// One score per label.
     pub probabilities: bool,
@@ -21,7 +21,7 @@ pub struct ResponseOptions {
 }
 
 /// The answer to one text.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Prediction {
     /// The label; a list of labels for a multi-label model; left out for regression.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ pub struct Prediction {
 }
 
 /// One value, or a list of them.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// Exactly one.
@@ -65,7 +65,7 @@ pub enum OneOrMany<T> {
 }
 
 /// A label with its score.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LabelScore {
     /// The label.
     pub label: String,
@@ -74,7 +74,7 @@ pub struct LabelScore {
 }
 
 /// Something that was found in a text.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FoundEntity {
     /// Its kind, or its whole label where tokens stand by themselves.
     pub label: String,
@@ -89,7 +89,7 @@ pub struct FoundEntity {
 }
 
 /// A model version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ModelVersionName {
     /// Name of the model.
     pub name: String,
@@ -98,7 +98,7 @@ pub struct ModelVersionName {
 }
 
 /// An arm of an experiment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ArmAttribution {
     /// The experiment.
     pub name: String,
@@ -138,7 +138,17 @@ impl Prediction {
                 let raw = output.raw_scores.first().filter(|_| options.raw_scores);
                 number = Some(*raw.unwrap_or(score));
             }
-            HeadOutcome::Entities(found) => entities = Some(found.iter().cloned().map(FoundEntity::from).collect()),
+            HeadOutcome::Entities(found) => {
+                let found = found.iter().cloned();
+                let shown = found.map(|Entity { label, score, start, end, text }| FoundEntity {
+                    label,
+                    score,
+                    start,
+                    end,
+                    text,
+                });
+                entities = Some(shown.collect());
+            }
         }
         let has_labels = prediction.is_some();
         let top = options.top_k.filter(|_| has_labels).map(|k| best_labels(labels, &scores, k)).transpose()?;
@@ -171,11 +181,4 @@ fn labelled_score(labels: &[String], scores: &[f32], index: usize) -> Result<(St
 fn best_labels(labels: &[String], scores: &[f32], k: usize) -> Result<Vec<LabelScore>, ApiError> {
     let best = top_k(scores, k).into_iter().map(|(index, _)| labelled_score(labels, scores, index));
     best.map(|best| best.map(|(label, score)| LabelScore { label, score })).collect()
-}
-
-impl From<Entity> for FoundEntity {
-    fn from(entity: Entity) -> Self {
-        let Entity { label, score, start, end, text } = entity;
-        Self { label, score, start, end, text }
-    }
 }

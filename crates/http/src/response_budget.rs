@@ -53,7 +53,7 @@ pub struct ResponseBudget {
 }
 
 /// Extension of a response whose bytes all responses share: it needs no memory of its own.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SharedBody;
 
 /// What a request may use for its response.

@@ -32,7 +32,7 @@ const TRANSPORT_BYTES: usize = MAX_BUFFER_BYTES + PART_BYTES;
 const MAX_RECEIPT_LABELS_BYTES: usize = 6 << 10;
 
 /// What each answer of a response shows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct ResponseFields<'a> {
     /// The labels of the request, for an answer with candidate labels.
     pub candidate_labels: Option<&'a [String]>,
@@ -41,7 +41,7 @@ pub struct ResponseFields<'a> {
 }
 
 /// The most that a response can need, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseSize {
     /// Memory, from the first answer to the last byte written.
     pub memory_bytes: usize,

@@ -9,7 +9,7 @@ const USER_ID_HEADER: &str = "x-user-id";
 const MAX_USER_ID_CHARS: usize = 256;
 
 /// The user that a header names.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct UserId(Option<String>);
 
 impl UserId {
