@@ -35,7 +35,7 @@ pub struct StopSignals {
 }
 
 /// How a listener ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum StopOutcome {
     /// All complete requests were answered; connections of silent clients were closed.
     Drained,

@@ -23,7 +23,7 @@ const FORM_CONTENT_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "mul
 const UPLOAD_ROUTE_PREFIX: &str = "/admin/store/";
 
 /// The hosts that clients may name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AdminHosts {
     /// What the listener is bound to; none for a Unix socket, which no browser reaches.
     listen_ip: Option<IpAddr>,

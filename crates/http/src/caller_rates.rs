@@ -41,7 +41,7 @@ pub struct RateLimits {
 }
 
 /// Why a caller must wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum RateLimitError {
     /// Until this time has passed.
     RetryAfter(Duration),

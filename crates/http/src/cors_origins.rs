@@ -1,10 +1,9 @@
 //! Origins of web pages that may use the data listener.
 
 /// Which web pages may use the data listener.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigins {
     /// None: browsers show answers to no page of another origin.
-    #[default]
     None,
     /// All.
     Any,

@@ -40,55 +40,56 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let TelemetryState { metrics, spans, server_timing } = &app.telemetry;
     let spans = spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
     let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
-    let log = RequestLog {
-        id: request_id(request.headers().get(&REQUEST_ID_HEADER)),
-        trace_id: span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned())),
-        method,
-        route,
-    };
+    let id = request_id(request.headers().get(&REQUEST_ID_HEADER));
+    let trace_id = span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned()));
     let wants_server_timing = server_timing.is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER));
     if let Some(span) = &mut span {
         span.set_attribute("http.request.method", method);
         span.set_attribute("http.route", route.to_owned());
-        span.set_attribute("predictd.request_id", log.id.clone());
+        span.set_attribute("predictd.request_id", id.clone());
     }
     // Dropped with this future if the client disconnects: that is recorded too.
     metrics.http.record_start(route);
-    let in_flight = RequestTracker { metrics, log: &log, start, outcome: RequestOutcome::Cancellation, span };
+    let outcome = RequestOutcome::Cancellation;
+    let mut tracker = RequestTracker { metrics, id, trace_id, method, route, start, outcome, span };
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
     let summary = response.extensions_mut().remove::<RequestSummary>();
-    let span = in_flight.finish(response.status());
+    tracker.outcome = RequestOutcome::from_status(response.status().as_u16());
     let took = start.elapsed();
-    metrics.http.record_response(log.route, log.method, response.status().as_str(), took.as_secs_f64());
+    metrics.http.record_response(route, method, response.status().as_str(), took.as_secs_f64());
     if let Some(summary) = &summary {
-        metrics.http.record_overhead(log.route, took.saturating_sub(summary.timings.total()).as_secs_f64());
+        metrics.http.record_overhead(route, took.saturating_sub(summary.timings.total()).as_secs_f64());
         if wants_server_timing && let Some(timing) = server_timing_value(summary, took) {
             response.headers_mut().insert(SERVER_TIMING_HEADER, timing);
         }
     }
-    log.write(response.status(), took, error.as_ref(), summary.as_ref());
-    if let Some(mut span) = span {
-        trace_context::record_response(&mut span, response.status(), error.as_ref(), summary.as_ref());
+    tracker.log(response.status(), took, error.as_ref(), summary.as_ref());
+    if let Some(span) = &mut tracker.span {
+        trace_context::record_response(span, response.status(), error.as_ref(), summary.as_ref());
     }
     if let Some(error) = error {
-        metrics.http.record_error(log.route, error.code.kind());
-        write_problem(&mut response, &error, &log.id);
+        metrics.http.record_error(route, error.code.kind());
+        write_problem(&mut response, &error, &tracker.id);
     }
-    if let Ok(value) = HeaderValue::from_str(&log.id) {
+    if let Ok(value) = HeaderValue::from_str(&tracker.id) {
         response.headers_mut().insert(&REQUEST_ID_HEADER, value);
     }
     response
 }
 
-/// What is known of a request before it is answered.
-struct RequestLog<'a> {
+/// A request until it is over.
+struct RequestTracker<'a> {
+    metrics: &'a Metrics,
     id: String,
     /// Of a caller that traces its requests.
     trace_id: Option<String>,
     method: &'static str,
     /// A route's pattern, never a path that a client chose.
     route: &'a str,
+    start: Instant,
+    outcome: RequestOutcome,
+    span: Option<RequestSpan>,
 }
 
 /// Logs an event with the fields that every request has.
@@ -106,9 +107,9 @@ macro_rules! log_request {
     };
 }
 
-impl RequestLog<'_> {
+impl RequestTracker<'_> {
     /// One line for each request, without anything of its text. Successful probes are logged for debugging only.
-    fn write(&self, status: StatusCode, time: Duration, error: Option<&ApiError>, summary: Option<&RequestSummary>) {
+    fn log(&self, status: StatusCode, time: Duration, error: Option<&ApiError>, summary: Option<&RequestSummary>) {
         let status = status.as_u16();
         let milliseconds = to_millis(time);
         match (error, summary) {
@@ -217,34 +218,16 @@ fn method_name(method: &Method) -> &'static str {
     names.into_iter().find(|name| method == name).unwrap_or("other")
 }
 
-/// A request until it is over.
-struct RequestTracker<'a> {
-    metrics: &'a Metrics,
-    log: &'a RequestLog<'a>,
-    start: Instant,
-    outcome: RequestOutcome,
-    span: Option<RequestSpan>,
-}
-
-impl RequestTracker<'_> {
-    fn finish(mut self, status: StatusCode) -> Option<RequestSpan> {
-        self.outcome = RequestOutcome::from_status(status.as_u16());
-        self.span.take()
-    }
-}
-
 impl Drop for RequestTracker<'_> {
     fn drop(&mut self) {
-        self.metrics.http.record_end(self.log.route, self.outcome);
+        self.metrics.http.record_end(self.route, self.outcome);
         if self.outcome == RequestOutcome::Cancellation {
-            let RequestLog { id, trace_id, method, route } = self.log;
-            let milliseconds = to_millis(self.start.elapsed());
             tracing::info!(
-                request_id = id,
-                trace_id,
-                method,
-                route,
-                milliseconds,
+                request_id = self.id,
+                trace_id = self.trace_id,
+                method = self.method,
+                route = self.route,
+                milliseconds = to_millis(self.start.elapsed()),
                 "client disconnected before the response"
             );
             if let Some(span) = &mut self.span {
