@@ -14,8 +14,9 @@ use predictd_text::input::Input;
 
 use super::body::ValidatedJson;
 use super::error::ApiError;
-use super::inference_call::{InferenceCall, PredictionHeaders, next_prediction};
+use super::inference_call::{InferenceCall, next_prediction};
 use super::prediction::ResponseOptions;
+use super::prediction_headers::PredictionHeaders;
 use super::response_budget::ResponseBudget;
 use super::response_size::{ResponseFields, ResponseSize};
 use super::response_stream::JsonResultStream;

@@ -11,19 +11,16 @@ use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::response::InferenceResponse;
 use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
 use predictd_text::input::Input;
-use utoipa::IntoParams;
 
-use super::cache_control::cache_mode;
 use super::caller::Caller;
-use super::deadline::request_deadline;
 use super::error::{ApiError, Code};
 use super::prediction::{Prediction, ResponseOptions};
+use super::prediction_headers::{UserId, cache_mode, request_deadline};
 use super::rate_limit;
 use super::response_budget::{ResponseBudget, ResponseGrant};
 use super::response_reservation::ReservationHandle;
 use super::response_size::ResponseSize;
 use super::state::App;
-use super::user_id::UserId;
 
 /// What the head of a prediction request says, and the service that answers it.
 #[derive(Debug)]
@@ -34,25 +31,6 @@ pub struct InferenceCall {
     cache_mode: CacheMode,
     caller: Caller,
     user: UserId,
-}
-
-/// The headers of a prediction request.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, clippy::doc_markdown, reason = "only described, in words for clients")]
-pub(super) struct PredictionHeaders {
-    /// Time for the answer, in milliseconds; at most --max-timeout
-    #[param(
-        rename = "X-Request-Timeout-Ms",
-        nullable = false,
-        format = "uint64",
-        minimum = 1,
-        maximum = 18_446_744_073_709_551_615_usize
-    )]
-    timeout: Option<u64>,
-    /// Who asks, as user_id: an experiment answers one user always with the same version
-    #[param(rename = "X-User-Id", nullable = false, min_length = 1, max_length = 256)]
-    user_id: Option<String>,
 }
 
 impl FromRequestParts<Arc<App>> for InferenceCall {
