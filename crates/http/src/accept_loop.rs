@@ -96,7 +96,13 @@ async fn accept_connections(
 ) {
     let mut last_logged: Option<Instant> = None;
     loop {
-        let slot = acquire_slot(slots, handler).await;
+        // Clients wait in the listener's backlog while all slots are taken, and connections at rest are ended for them.
+        let slot = loop {
+            if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
+                break slot;
+            }
+            handler.slot_pressure.notify_waiters();
+        };
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(client) => spawn_connection(connections, handler, client, slot),
             // One client has left before it was accepted: the next one is fine.
@@ -123,14 +129,4 @@ fn spawn_connection(
         connection.await;
         drop(slot);
     });
-}
-
-/// Waits while all slots are taken: clients wait in the listener's backlog, and connections at rest are ended for them.
-async fn acquire_slot(slots: &Arc<Semaphore>, handler: &ConnectionHandler) -> OwnedSemaphorePermit {
-    loop {
-        if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
-            return slot;
-        }
-        handler.slot_pressure.notify_waiters();
-    }
 }

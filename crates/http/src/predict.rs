@@ -116,8 +116,7 @@ impl PredictRequest {
     }
 
     fn options(&self) -> ResponseOptions {
-        let top_k = self.top_k.map(|k| k as usize);
-        ResponseOptions { probabilities: self.return_probabilities, top_k, raw_scores: self.raw_scores }
+        ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
 
     /// The most that the response can need.

@@ -15,7 +15,7 @@ pub struct ResponseOptions {
     /// One score per label.
     pub probabilities: bool,
     /// The best labels, this many.
-    pub top_k: Option<usize>,
+    pub top_k: Option<u32>,
     /// The model's own scores instead of probabilities.
     pub raw_scores: bool,
 }
@@ -151,7 +151,7 @@ impl Prediction {
             }
         }
         let has_labels = prediction.is_some();
-        let top = options.top_k.filter(|_| has_labels).map(|k| best_labels(labels, &scores, k)).transpose()?;
+        let top = options.top_k.filter(|_| has_labels).map(|k| best_labels(labels, &scores, k as usize)).transpose()?;
         let model =
             ModelVersionName { name: answer.model.name().to_owned(), version: answer.model.version().to_owned() };
         let fell_back = answer.source != AnswerSource::Arm;

@@ -119,8 +119,10 @@ impl LabelLengths {
     /// The lists of an answer in JSON.
     fn json_bytes(&self, fields: ResponseFields<'_>, many: bool) -> usize {
         let probabilities = if fields.options.probabilities { NUMBER_JSON_BYTES * self.count.max(2) } else { 0 };
-        let top =
-            fields.options.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
+        let top = fields
+            .options
+            .top_k
+            .map_or(0, |k| (k as usize).min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
         let chosen = if many {
             MAX_ESCAPE_FACTOR * self.total_bytes
                 + (NUMBER_JSON_BYTES + 3) * self.count

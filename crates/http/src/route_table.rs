@@ -24,25 +24,6 @@ const SECURITY_SCHEME_NAME: &str = "api_key";
 /// Routes below this are an operator's: web pages are kept out of them.
 const ADMIN_ROUTE_PREFIX: &str = "/admin";
 
-/// Problems of routes that need a key: status and description.
-const KEY_PROBLEMS: [(&str, &str); 2] =
-    [("401", "No API key, or none that is known"), ("403", "The API key is not good for this")];
-/// Problems of routes that take a body within the caller's rate.
-const BODY_PROBLEMS: [(&str, &str); 5] = [
-    ("400", "Not JSON, cut short, or a header without a valid value"),
-    ("408", "The body came too slowly"),
-    ("413", "Body over --max-body"),
-    ("415", "Not JSON in UTF-8"),
-    ("429", "More texts than the caller's rate allows"),
-];
-/// Problems of routes that predict.
-const PREDICTION_PROBLEMS: [(&str, &str); 4] = [
-    ("404", "No such model or version"),
-    ("422", "A field is missing, unknown or out of its limits"),
-    ("503", "Overloaded, or the model is not ready"),
-    ("504", "Out of time"),
-];
-
 /// Routes, each with who may use it.
 pub struct RouteTable {
     router: OpenApiRouter<Arc<App>>,
@@ -68,7 +49,10 @@ impl RouteTable {
     #[must_use]
     pub fn scoped(mut self, scope: Scope, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
         for (schemas, mut paths, router) in listed {
-            add_problems(&mut paths, &KEY_PROBLEMS);
+            add_problems(
+                &mut paths,
+                &[("401", "No API key, or none that is known"), ("403", "The API key is not good for this")],
+            );
             for operation in operations(&mut paths) {
                 // The empty one: a server without a key file asks for none.
                 let key = SecurityRequirement::new(SECURITY_SCHEME_NAME, [scope.name()]);
@@ -86,7 +70,13 @@ impl RouteTable {
     /// Routes that take texts: for keys that may predict.
     #[must_use]
     pub fn predictions(self, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
-        self.with_body(Scope::Predict, &PREDICTION_PROBLEMS, listed)
+        let problems = [
+            ("404", "No such model or version"),
+            ("422", "A field is missing, unknown or out of its limits"),
+            ("503", "Overloaded, or the model is not ready"),
+            ("504", "Out of time"),
+        ];
+        self.with_body(Scope::Predict, &problems, listed)
     }
 
     /// A route that takes feedback: for keys with the feedback scope.
@@ -105,7 +95,16 @@ impl RouteTable {
         let app = Arc::clone(&self.app);
         let listed = listed.into_iter().map(|(schemas, mut paths, router)| {
             add_problems(&mut paths, problems);
-            add_problems(&mut paths, &BODY_PROBLEMS);
+            add_problems(
+                &mut paths,
+                &[
+                    ("400", "Not JSON, cut short, or a header without a valid value"),
+                    ("408", "The body came too slowly"),
+                    ("413", "Body over --max-body"),
+                    ("415", "Not JSON in UTF-8"),
+                    ("429", "More texts than the caller's rate allows"),
+                ],
+            );
             let router = router
                 .layer(from_fn_with_state(Arc::clone(&app), body::check_headers))
                 .layer(from_fn_with_state(Arc::clone(&app), rate_limit::charge_first_text));

@@ -114,8 +114,7 @@ impl BatchOptions {
     }
 
     pub(super) fn response_options(&self) -> ResponseOptions {
-        let top_k = self.top_k.map(|k| k as usize);
-        ResponseOptions { probabilities: self.return_probabilities, top_k, raw_scores: self.raw_scores }
+        ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
 }
 
