@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use predictd_engine::{InferenceError, ItemError};
 use predictd_platform::clock;
@@ -17,8 +17,6 @@ use predictd_text::tokenizer::TokenizeError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The encodings that clients may send, as the header `Accept-Encoding` lists them.
-const ACCEPT_ENCODING_VALUE: &str = "gzip, identity";
 /// Longest detail, in bytes.
 const MAX_DETAIL_BYTES: usize = 512;
 
@@ -253,8 +251,8 @@ impl IntoResponse for ApiError {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"predictd\""));
         }
         if self.code == Code::UnsupportedMediaType {
-            headers.insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING_VALUE));
+            headers.insert("accept-post", HeaderValue::from_static("application/json"));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
         }
         if self.code == Code::BodyTimeout {
             // The rest of the body may still come: nothing else can be read from this connection.

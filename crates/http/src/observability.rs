@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use predictd_engine::timings::Timings;
@@ -22,8 +22,8 @@ use super::state::{App, TelemetryState};
 use super::trace_context;
 use crate::api_keys::{KEY_PREFIX, is_plain_name};
 
-static REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
-const SERVER_TIMING_HEADER: HeaderName = HeaderName::from_static("server-timing");
+const REQUEST_ID_HEADER: &str = "x-request-id";
+const SERVER_TIMING_HEADER: &str = "server-timing";
 /// Routes that probes call every few seconds.
 const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
 /// An overload refuses tens of thousands of requests: so many lines of refusals in a second.
@@ -40,7 +40,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let TelemetryState { metrics, spans, server_timing } = &app.telemetry;
     let spans = spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
     let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
-    let id = request_id(request.headers().get(&REQUEST_ID_HEADER));
+    let id = request_id(request.headers().get(REQUEST_ID_HEADER));
     let trace_id = span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned()));
     let wants_server_timing = server_timing.is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER));
     if let Some(span) = &mut span {
@@ -73,7 +73,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         write_problem(&mut response, &error, &tracker.id);
     }
     if let Ok(value) = HeaderValue::from_str(&tracker.id) {
-        response.headers_mut().insert(&REQUEST_ID_HEADER, value);
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
 }

@@ -11,8 +11,6 @@ use utoipa::IntoParams;
 use super::error::{ApiError, Code};
 use super::state::App;
 
-const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
-const USER_ID_HEADER: &str = "x-user-id";
 /// Longest name of a user, in characters.
 const MAX_USER_ID_CHARS: usize = 256;
 
@@ -38,7 +36,7 @@ pub(super) struct PredictionHeaders {
 /// When the answer must be there.
 pub fn request_deadline(headers: &HeaderMap, app: &App) -> Result<Instant, ApiError> {
     let start = app.limits.stall_detector.estimate_sent_at(Instant::now());
-    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(start + app.limits.requests.timeout) };
+    let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(start + app.limits.requests.timeout) };
     let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
     let timeout = milliseconds.map(Duration::from_millis).ok_or_else(|| {
         ApiError::new(Code::InvalidHeader, "X-Request-Timeout-Ms must be a whole number of milliseconds, at least 1.")
@@ -56,7 +54,7 @@ impl UserId {
     /// # Errors
     /// [`ApiError`] for a header that is there twice, or no user id.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let mut values = headers.get_all(USER_ID_HEADER).iter();
+        let mut values = headers.get_all("x-user-id").iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         let user = std::str::from_utf8(value.as_bytes()).ok();
         user.filter(|user| values.next().is_none() && (1..=MAX_USER_ID_CHARS).contains(&user.chars().count()))

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 use predictd_engine::timings::Timings;
 use predictd_inference::request_summary::RequestSummary;
@@ -11,16 +11,15 @@ use predictd_telemetry::spans::{ParentSpan, RequestSpan};
 use super::client_address::client_address;
 use super::error::ApiError;
 
-const TRACE_PARENT_HEADER: HeaderName = HeaderName::from_static("traceparent");
-const TRACE_STATE_HEADER: HeaderName = HeaderName::from_static("tracestate");
 /// Longest state that is passed on: what the standard asks for. Each span that waits has it.
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
 /// The span that a request belongs to, if its headers name one (W3C Trace Context).
 ///
 /// Whether it is recorded is decided by who can be trusted: this machine, and the networks of trusted proxies.
+#[must_use]
 pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<ParentSpan<'a>> {
-    let mut parts = headers.get(TRACE_PARENT_HEADER)?.to_str().ok()?.split('-');
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let version = parts.next()?;
     let trace = parts.next()?;
     let span = parts.next()?;
@@ -29,7 +28,7 @@ pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[I
         is_hexadecimal(version, 2) && is_hexadecimal(trace, 32) && is_hexadecimal(span, 16) && is_hexadecimal(flags, 2);
     let is_known = is_well_formed && version != "ff" && (version != "00" || parts.next().is_none());
     let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
-    let mut states = headers.get_all(TRACE_STATE_HEADER).iter();
+    let mut states = headers.get_all("tracestate").iter();
     let state = states.next().filter(|state| state.len() <= MAX_TRACE_STATE_BYTES && states.next().is_none());
     let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
     let client = client_address(peer, headers, trusted);
