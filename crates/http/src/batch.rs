@@ -49,7 +49,7 @@ pub async fn batch_predict(
     let (mut answers, reservation) = call.infer(inference, size, |part| pointer(texts.is_bare_list, 0, part)).await?;
     let summary = answers.summary.take().map(Extension);
     let items = texts.into_items(answers, Arc::clone(&call.app.limits.response_budget), options);
-    let response = JsonResultStream::new(items).into_json_response(size.json_bytes)?;
+    let response = JsonResultStream::json_response(items, size.json_bytes)?;
     Ok((summary, reservation.map(Extension), response).into_response())
 }
 

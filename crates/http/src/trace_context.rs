@@ -32,7 +32,8 @@ pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[I
     let state = states.next().filter(|state| state.len() <= MAX_TRACE_STATE_BYTES && states.next().is_none());
     let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
     let client = client_address(peer, headers, trusted);
-    (is_known && !is_zero(trace) && !is_zero(span)).then(|| ParentSpan {
+    let has_ids = [trace, span].iter().all(|id| !id.trim_start_matches('0').is_empty());
+    (is_known && has_ids).then(|| ParentSpan {
         trace_id: trace,
         span_id: span,
         is_sampled: sampled,
@@ -44,10 +45,6 @@ pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[I
 /// True for this many lower-case hexadecimal digits.
 fn is_hexadecimal(part: &str, digits: usize) -> bool {
     part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn is_zero(part: &str) -> bool {
-    part.bytes().all(|c| c == b'0')
 }
 
 /// Says how a request was answered, with a span for each part of its time.
