@@ -73,8 +73,10 @@ fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, A
     if hosts.is_allowed(named) && hosts.is_allowed(target) {
         return Ok(named);
     }
-    let detail = "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.";
-    Err(ApiError::new(Code::HostNotAllowed, detail))
+    Err(ApiError::new(
+        Code::HostNotAllowed,
+        "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.",
+    ))
 }
 
 /// A browser says where a page that changes something comes from: from here, or it is refused.
@@ -86,8 +88,10 @@ fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
     if headers.get_all(ORIGIN).iter().all(same) {
         return Ok(());
     }
-    let detail = "Web pages of another origin cannot change anything here. Send the request without an Origin header.";
-    Err(ApiError::new(Code::OriginNotAllowed, detail))
+    Err(ApiError::new(
+        Code::OriginNotAllowed,
+        "Web pages of another origin cannot change anything here. Send the request without an Origin header.",
+    ))
 }
 
 /// A change is sent as JSON, which a browser does not send to another origin without asking first.

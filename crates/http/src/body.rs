@@ -132,8 +132,10 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
             Ok(None) => return Ok(None),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
-                let detail = "The connection broke off before the end of the body.";
-                return Err(ApiError::new(Code::IncompleteBody, detail));
+                return Err(ApiError::new(
+                    Code::IncompleteBody,
+                    "The connection broke off before the end of the body.",
+                ));
             }
             Err(_) => {
                 app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);

@@ -27,10 +27,10 @@ pub fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
     match (others.next(), others.next()) {
         (None, _) => Ok(false),
         (Some(name), None) if ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known)) => Ok(true),
-        _ => {
-            let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
-            Err(ApiError::new(Code::UnsupportedMediaType, detail))
-        }
+        _ => Err(ApiError::new(
+            Code::UnsupportedMediaType,
+            "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.",
+        )),
     }
 }
 
@@ -65,9 +65,10 @@ impl BoundedOutput<'_> {
     /// The body is refused, or it is not gzip.
     fn take_error(&mut self) -> ApiError {
         self.error.take().unwrap_or_else(|| {
-            let detail =
-                "The Content-Encoding is gzip, and the body is not: it is damaged, cut off, or not compressed.";
-            ApiError::new(Code::CorruptEncoding, detail)
+            ApiError::new(
+                Code::CorruptEncoding,
+                "The Content-Encoding is gzip, and the body is not: it is damaged, cut off, or not compressed.",
+            )
         })
     }
 }

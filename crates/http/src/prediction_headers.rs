@@ -60,8 +60,7 @@ impl UserId {
         user.filter(|user| values.next().is_none() && (1..=MAX_USER_ID_CHARS).contains(&user.chars().count()))
             .map(|user| Self(Some(user.to_owned())))
             .ok_or_else(|| {
-                let detail = "X-User-Id is 1 to 256 characters in UTF-8, and is there once.";
-                ApiError::new(Code::InvalidHeader, detail)
+                ApiError::new(Code::InvalidHeader, "X-User-Id is 1 to 256 characters in UTF-8, and is there once.")
             })
     }
 

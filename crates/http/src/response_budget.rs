@@ -188,8 +188,10 @@ impl ResponseBudget {
 
     fn overloaded_error(&self) -> ApiError {
         self.metrics.http.record_refusal(RefusalReason::ResponseMemory);
-        let detail = "Too many large responses wait for clients to read them. Try again after the time in Retry-After.";
-        ApiError::new(Code::Overloaded, detail)
+        ApiError::new(
+            Code::Overloaded,
+            "Too many large responses wait for clients to read them. Try again after the time in Retry-After.",
+        )
     }
 
     /// The refusal of a request whose response needs more memory than the whole budget.

@@ -21,23 +21,25 @@ const MAX_TRACE_STATE_BYTES: usize = 512;
 pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<ParentSpan<'a>> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let version = parts.next()?;
-    let trace = parts.next()?;
-    let span = parts.next()?;
+    let trace_id = parts.next()?;
+    let span_id = parts.next()?;
     let flags = parts.next()?;
-    let is_well_formed =
-        is_hexadecimal(version, 2) && is_hexadecimal(trace, 32) && is_hexadecimal(span, 16) && is_hexadecimal(flags, 2);
+    let is_well_formed = is_hexadecimal(version, 2)
+        && is_hexadecimal(trace_id, 32)
+        && is_hexadecimal(span_id, 16)
+        && is_hexadecimal(flags, 2);
     let is_known = is_well_formed && version != "ff" && (version != "00" || parts.next().is_none());
-    let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
+    let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
     let mut states = headers.get_all("tracestate").iter();
     let state = states.next().filter(|state| state.len() <= MAX_TRACE_STATE_BYTES && states.next().is_none());
-    let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
+    let trace_state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
     let client = client_address(peer, headers, trusted);
-    let has_ids = [trace, span].iter().all(|id| !id.trim_start_matches('0').is_empty());
+    let has_ids = [trace_id, span_id].iter().all(|id| !id.trim_start_matches('0').is_empty());
     (is_known && has_ids).then(|| ParentSpan {
-        trace_id: trace,
-        span_id: span,
-        is_sampled: sampled,
-        trace_state: state,
+        trace_id,
+        span_id,
+        is_sampled,
+        trace_state,
         is_trusted: client.is_loopback() || trusted.iter().any(|network| network.contains(&client)),
     })
 }
