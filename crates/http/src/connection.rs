@@ -124,20 +124,15 @@ impl ConnectionHandler {
         let exchange = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
         let metrics = Arc::clone(&self.app.telemetry.metrics);
         let mut paced = TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&exchange), metrics);
-        let front = Arc::new(self);
-        let service = {
-            let exchange = Arc::clone(&exchange);
-            let front = Arc::clone(&front);
-            // Not tower's: hyper calls this in the moment in which a head is complete.
-            service_fn(move |request| handle_request(Arc::clone(&front), exchange.begin_request(), request))
-        };
+        // Not tower's: hyper calls this in the moment in which a head is complete.
+        let service = service_fn(|request| handle_request(&self, exchange.begin_request(), request));
         let served = {
             // A server without a clock sends no date (RFC 9110, section 6.6.1). hyper renders one all the same: crates/httpdate
             // has any time, where `HttpDate::from` of the registry's crate panics before 1970 and behind 9999.
             let mut builder = http1::Builder::new();
             builder.max_buf_size(MAX_BUFFER_BYTES).auto_date_header(clock::is_set());
             let connection = builder.serve_connection(TokioIo::new(&mut paced), service);
-            front.drive(std::pin::pin!(connection), &exchange).await
+            self.drive(std::pin::pin!(connection), &exchange).await
         };
         if served.as_ref().is_some_and(Result::is_ok) {
             // hyper does not close a connection whose client asked for an upgrade.
@@ -193,7 +188,7 @@ impl ConnectionHandler {
 }
 
 async fn handle_request(
-    front: Arc<ConnectionHandler>,
+    front: &ConnectionHandler,
     turn: RequestGuard,
     mut request: Request<Incoming>,
 ) -> Result<Response<TrackedBody>, Infallible> {

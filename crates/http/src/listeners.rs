@@ -202,8 +202,10 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !metadata.file_type().is_socket() {
-        let sentence = "there is a file that is no socket: remove it, or choose another path";
-        return Err(Error::new(ErrorKind::AlreadyExists, sentence));
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file that is no socket: remove it, or choose another path",
+        ));
     }
     if has_listener(path)? {
         return Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket"));

@@ -38,19 +38,16 @@ impl WatchedKeys {
         let path = settings.key_file.clone();
         let named_error = |error: String| format!("--keys {}: {error}", settings.key_file.display());
         let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
-        let load = {
-            let path = path.clone();
-            move || match KeyFile::read(&path)? {
-                Some(file) => {
-                    must_be_there.store(true, Ordering::Relaxed);
-                    Ok(Some(file))
-                }
-                // A file that vanishes must not open the server.
-                None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
-                None => Ok(None),
+        let load = move || match KeyFile::read(&path)? {
+            Some(file) => {
+                must_be_there.store(true, Ordering::Relaxed);
+                Ok(Some(file))
             }
+            // A file that vanishes must not open the server.
+            None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
+            None => Ok(None),
         };
-        let file = FileWatcher::open("keys", vec![path], load).map_err(named_error)?;
+        let file = FileWatcher::open("keys", vec![settings.key_file.clone()], load).map_err(named_error)?;
         file.watch().map_err(|error| named_error(error.to_string()))?;
         let open = file.current().is_none();
         if open && !settings.listen.is_local() && !settings.allow_anonymous {
