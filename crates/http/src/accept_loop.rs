@@ -35,7 +35,7 @@ pub struct StopSignals {
 }
 
 /// How a listener ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopOutcome {
     /// All complete requests were answered; connections of silent clients were closed.
     Drained,
