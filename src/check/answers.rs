@@ -213,7 +213,7 @@ fn encode_input(input: Input, pipeline: &Pipeline, limits: &RequestLimits) -> Re
 }
 
 fn apply_policy(text: String, pipeline: &Pipeline, limits: &RequestLimits) -> Result<String, String> {
-    check_stored_text(&text, limits)?;
+    check_stored_text(&text, limits).map_err(|error| error.message.unwrap_or_default().into_owned())?;
     pipeline.policy().apply(text).map_err(|error| error.to_string())
 }
 

@@ -95,8 +95,9 @@ impl CheckedTexts {
         let first = (InputPart::Text(index), &input.text);
         let second = input.second.as_ref().map(|second| (InputPart::SecondText(index), &second.text));
         iter::once(first).chain(second).find_map(|(part, text)| {
-            let detail = validation::check_prediction_text(text, limits).err()?;
-            Some(ApiError::at_pointer(pointer(self.is_bare_list, index, part), detail))
+            let error = validation::check_prediction_text(text, limits).err()?;
+            let pointer = pointer(self.is_bare_list, index, part);
+            Some(ApiError::at_pointer(pointer, error.message.unwrap_or_default()))
         })
     }
 

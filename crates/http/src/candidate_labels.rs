@@ -2,9 +2,9 @@
 
 use predictd_text::zero_shot::LABEL_PLACEHOLDER;
 use utoipa::ToSchema;
+use validator::ValidationError;
 
-use super::error::FieldError;
-use super::validation::at;
+use super::validation::field_error;
 
 /// Most labels of a request.
 pub const MAX_LABELS: usize = 100;
@@ -22,10 +22,10 @@ pub(super) struct CandidateLabel(String);
 /// Checks labels: how many, how long, and that each is there once.
 ///
 /// # Errors
-/// The limit, and the place of the wrong label.
-pub fn check_labels(labels: &[String]) -> Result<(), FieldError> {
+/// [`ValidationError`] with the limit, and the place of the wrong label.
+pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        return at("/labels", Err(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
+        return Err(field_error(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
     }
     for (index, label) in labels.iter().enumerate() {
         let wrong = if label.trim().is_empty() || label.contains('\0') {
@@ -37,7 +37,9 @@ pub fn check_labels(labels: &[String]) -> Result<(), FieldError> {
         } else {
             continue;
         };
-        return at(&format!("/labels/{index}"), Err(wrong));
+        let mut error = field_error(wrong);
+        error.add_param("index".into(), &index);
+        return Err(error);
     }
     Ok(())
 }
@@ -45,15 +47,15 @@ pub fn check_labels(labels: &[String]) -> Result<(), FieldError> {
 /// Checks what labels are put into.
 ///
 /// # Errors
-/// The rule.
-pub fn check_template(template: &str) -> Result<(), String> {
+/// [`ValidationError`] with the rule.
+pub fn check_template(template: &str) -> Result<(), ValidationError> {
     if template.contains(LABEL_PLACEHOLDER)
         && !template.contains('\0')
         && template.chars().count() <= MAX_TEMPLATE_CHARS
     {
         return Ok(());
     }
-    Err(format!(
+    Err(field_error(format!(
         "a hypothesis template has at most {MAX_TEMPLATE_CHARS} characters, and {LABEL_PLACEHOLDER} where the label goes"
-    ))
+    )))
 }

@@ -114,7 +114,7 @@ impl GroundTruth {
             return Err(("actual", format!("a label must have 1 to {MAX_LABEL_CHARS} characters")));
         }
         let text = self.text.as_ref().map_or(Ok(()), |text| validation::check_stored_text(text, limits));
-        text.map_err(|detail| ("text", detail))
+        text.map_err(|error| ("text", error.message.unwrap_or_default().into_owned()))
     }
 }
 

@@ -9,33 +9,39 @@ use predictd_text::input::Input;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
+use validator::{Validate, ValidateArgs};
 
 use super::body::{RequestBody, ValidatedJson};
-use super::candidate_labels::{CandidateLabel, check_labels, check_template};
+use super::candidate_labels::{self, CandidateLabel};
 use super::error::{ApiError, Problem};
 use super::inference_call::{InferenceCall, next_prediction};
 use super::json;
 use super::prediction::{Prediction, ResponseOptions};
 use super::prediction_headers::PredictionHeaders;
 use super::response_size::{ResponseFields, ResponseSize};
-use super::validation::{self, at, check_options, check_prediction_text};
+use super::validation;
 use crate::settings::RequestLimits;
 
 /// A text and what to say about it.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[validate(context = RequestLimits)]
 pub struct PredictRequest {
     /// The text.
     #[schema(value_type = Text)]
+    #[validate(custom(function = "validation::check_prediction_text", use_context))]
     pub text: String,
     /// The second text, for a model that judges two: a hypothesis, a passage.
     #[schema(value_type = Option<Text>, nullable = false)]
+    #[validate(custom(function = "validation::check_prediction_text", use_context))]
     pub text_pair: Option<String>,
     /// Labels to choose from, for a model that tells whether one text follows from another (zero-shot classification).
     #[schema(value_type = Option<Vec<CandidateLabel>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
+    #[validate(custom(function = "candidate_labels::check_labels"))]
     pub labels: Option<Vec<String>>,
     /// What each of the labels is put into, in place of `{}`.
     #[schema(nullable = false, max_length = 1024, default = "This example is {}.")]
+    #[validate(custom(function = "candidate_labels::check_template"))]
     pub hypothesis_template: Option<String>,
     /// Judge each of the labels for itself: any number of them can be right.
     #[serde(default)]
@@ -46,15 +52,19 @@ pub struct PredictRequest {
     /// Answer with the best labels, this many.
     #[serde(default, deserialize_with = "json::whole_number")]
     #[schema(minimum = 1, maximum = 1000)]
+    #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
     /// Model that shall answer; the default model if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
+    #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
     /// Version that shall answer; the active one if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
+    #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
     /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
     #[schema(min_length = 1, max_length = 256)]
+    #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
     /// Answer with the model's own scores instead of probabilities.
     #[serde(default)]
@@ -84,13 +94,7 @@ impl RequestBody for PredictRequest {
     }
 
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
-        let checks = [
-            at("/text", check_prediction_text(&self.text, limits)),
-            at("/text_pair", self.text_pair.iter().try_for_each(|text| check_prediction_text(text, limits))),
-            self.labels.iter().try_for_each(|labels| check_labels(labels)),
-            at("/hypothesis_template", self.hypothesis_template.iter().try_for_each(|text| check_template(text))),
-        ];
-        validation::check_all(checks.into_iter().chain(check_options(self.selector(), self.top_k)))?;
+        self.validate_with_args(limits).map_err(|errors| validation::to_api_error(&errors))?;
         match &self.labels {
             Some(_) if self.text_pair.is_some() => {
                 Err(ApiError::at_pointer("/text_pair", "a request has labels or a second text, not both"))

@@ -1,82 +1,83 @@
-//! The rules for fields, and how their errors look.
+//! The rules for fields, as `validator` calls them, and how their errors look.
 
-use predictd_inference::arm_route::ModelSelector;
-use predictd_registry::is_valid_name;
+use std::borrow::Cow;
+
+use validator::{ValidationError, ValidationErrors};
 
 use super::error::{ApiError, FieldError};
 use crate::settings::RequestLimits;
 
-/// The rule for the names of models and versions.
-const NAME_RULE: &str =
-    "a name is 1 to 64 lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit, without '..'";
-
-/// A check of the field at `pointer`.
-pub fn at(pointer: &str, checked: Result<(), String>) -> Result<(), FieldError> {
-    checked.map_err(|detail| FieldError { pointer: pointer.to_owned(), detail })
-}
-
-/// All checks of a request together.
-///
-/// # Errors
-/// Every place that is wrong, sorted.
-pub fn check_all(checks: impl IntoIterator<Item = Result<(), FieldError>>) -> Result<(), ApiError> {
-    let mut errors: Vec<FieldError> = checks.into_iter().filter_map(Result::err).collect();
-    if errors.is_empty() {
-        return Ok(());
+/// What the field checks of `validator` found, with a pointer each.
+#[must_use]
+pub fn to_api_error(errors: &ValidationErrors) -> ApiError {
+    let mut found = Vec::new();
+    for (field, errors) in errors.field_errors() {
+        for error in errors {
+            let pointer = match error.params.get("index") {
+                Some(index) => format!("/{field}/{index}"),
+                None => format!("/{field}"),
+            };
+            let detail = error.message.as_deref().unwrap_or("the value is not valid").to_owned();
+            found.push(FieldError { pointer, detail });
+        }
     }
-    errors.sort_by(|a, b| a.pointer.cmp(&b.pointer));
-    Err(ApiError::from_field_errors(errors))
+    found.sort_by(|a, b| a.pointer.cmp(&b.pointer));
+    ApiError::from_field_errors(found)
 }
 
-/// Checks which model is asked, for whom, and for how many labels.
-pub fn check_options(selector: ModelSelector<'_>, top_k: Option<u32>) -> [Result<(), FieldError>; 4] {
-    [
-        at("/model", rule(selector.model.is_none_or(is_valid_name), NAME_RULE)),
-        at("/version", rule(selector.version.is_none_or(is_valid_name), NAME_RULE)),
-        at(
-            "/user_id",
-            rule(
-                selector.user_id.is_none_or(|id| (1..=256).contains(&id.chars().count())),
-                "user_id must have 1 to 256 characters",
-            ),
-        ),
-        at("/top_k", rule(top_k.is_none_or(|k| (1..=1000).contains(&k)), "top_k must be between 1 and 1000")),
-    ]
-}
-
-fn rule(holds: bool, rule: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(rule.to_owned()) }
+/// An error of a field check.
+pub(super) fn field_error(message: impl Into<Cow<'static, str>>) -> ValidationError {
+    ValidationError::new("rule").with_message(message.into())
 }
 
 /// Checks a text that is kept: as one for a model, and without NUL, which a database does not take.
 ///
 /// # Errors
-/// A sentence that names the limit.
-pub fn check_stored_text(text: &str, limits: &RequestLimits) -> Result<(), String> {
+/// [`ValidationError`] with a message that names the limit.
+pub fn check_stored_text(text: &str, limits: &RequestLimits) -> Result<(), ValidationError> {
     check_prediction_text(text, limits)?;
-    rule(!text.contains('\0'), "a text must not contain the character NUL (U+0000)")
+    if text.contains('\0') {
+        return Err(field_error("a text must not contain the character NUL (U+0000)"));
+    }
+    Ok(())
 }
 
 /// Checks a text for a model. What it may hold besides is the policy's business (`--markup`).
 ///
 /// # Errors
-/// A sentence that names the limit.
-pub fn check_prediction_text(text: &str, limits: &RequestLimits) -> Result<(), String> {
+/// [`ValidationError`] with a message that names the limit.
+pub fn check_prediction_text(text: &str, limits: &RequestLimits) -> Result<(), ValidationError> {
     // Counting characters of a text of few bytes is not needed.
     if text.len() > limits.max_text_chars && text.chars().count() > limits.max_text_chars {
-        return Err(format!("a text must have at most {} characters", limits.max_text_chars));
+        return Err(field_error(format!("a text must have at most {} characters", limits.max_text_chars)));
     }
-    rule(!text.trim().is_empty(), "a text must not be empty or blank")
+    if text.trim().is_empty() {
+        return Err(field_error("a text must not be empty or blank"));
+    }
+    Ok(())
 }
 
 /// Checks the number of texts in a batch.
 ///
 /// # Errors
-/// A sentence that names the limit.
-pub fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), String> {
+/// [`ValidationError`] with a message that names the limit.
+pub fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), ValidationError> {
     let most = limits.max_client_batch_size;
     if (1..=most).contains(&texts.len()) {
         return Ok(());
     }
-    Err(format!("there are {} texts, where 1 to {most} are possible", texts.len()))
+    Err(field_error(format!("there are {} texts, where 1 to {most} are possible", texts.len())))
+}
+
+/// Checks a model's or version's name.
+///
+/// # Errors
+/// [`ValidationError`] with the rule for names.
+pub fn check_name(name: &str) -> Result<(), ValidationError> {
+    if predictd_registry::is_valid_name(name) {
+        return Ok(());
+    }
+    Err(field_error(
+        "a name is 1 to 64 lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit, without '..'",
+    ))
 }

@@ -3,23 +3,27 @@
 use predictd_inference::arm_route::ModelSelector;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use validator::{Validate, ValidateArgs};
 
 use crate::body::RequestBody;
 use crate::error::{ApiError, Problem};
 use crate::json;
 use crate::prediction::{Prediction, ResponseOptions};
 use crate::settings::RequestLimits;
-use crate::validation::{self, at, check_options, check_text_count};
+use crate::validation;
 
 /// Texts, and what to say about them.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[validate(context = RequestLimits)]
 pub struct BatchOptions {
     /// The texts, at most `--max-client-batch-size`.
     #[schema(value_type = Vec<BatchText>, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "validation::check_text_count", use_context))]
     pub texts: Vec<String>,
     /// The second text of each, for a model that judges two; as many as there are texts.
     #[schema(value_type = Option<Vec<BatchText>>, nullable = false, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "validation::check_text_count", use_context))]
     pub text_pairs: Option<Vec<String>>,
     /// Answer with one score per label.
     #[serde(default)]
@@ -27,15 +31,19 @@ pub struct BatchOptions {
     /// Answer with the best labels, this many.
     #[serde(default, deserialize_with = "json::whole_number")]
     #[schema(minimum = 1, maximum = 1000)]
+    #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
     /// Model that shall answer; the default model if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
+    #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
     /// Version that shall answer; the active one if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
+    #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
     /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
     #[schema(min_length = 1, max_length = 256)]
+    #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
     /// Answer with the model's own scores instead of probabilities.
     #[serde(default)]
@@ -85,17 +93,20 @@ impl RequestBody for BatchRequest {
     }
 
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
-        let BatchOptions { texts, text_pairs, top_k, .. } = &self.options;
-        // A bare list has no field `texts`.
-        let texts_pointer = if self.is_bare_list { "" } else { "/texts" };
-        let checks = [
-            at(texts_pointer, check_text_count(texts, limits)),
-            at("/text_pairs", text_pairs.iter().try_for_each(|pairs| check_text_count(pairs, limits))),
-        ];
-        validation::check_all(checks.into_iter().chain(check_options(self.options.selector(), *top_k)))?;
+        if let Err(errors) = self.options.validate_with_args(limits) {
+            let mut error = validation::to_api_error(&errors);
+            if self.is_bare_list {
+                // A bare list has no field `texts`.
+                for place in &mut error.errors {
+                    place.pointer = place.pointer.trim_start_matches("/texts").to_owned();
+                }
+                error = ApiError::from_field_errors(error.errors);
+            }
+            return Err(error);
+        }
         // A second text for each, or for none.
-        let texts = texts.len();
-        match text_pairs.as_ref().map(Vec::len) {
+        let texts = self.options.texts.len();
+        match self.options.text_pairs.as_ref().map(Vec::len) {
             Some(pairs) if pairs != texts => {
                 Err(ApiError::at_pointer("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
             }
