@@ -200,7 +200,7 @@ impl KeysAction {
                 };
                 let head = format!("{:24} {:32} {:10} {}", "NAME", "SCOPES", "RATE", "CREATED");
                 let file = KeyFile::read(path)?.unwrap_or_default();
-                Ok(once(head).chain(file.keys().iter().map(line)).collect())
+                Ok(once(head).chain(file.keys.iter().map(line)).collect())
             }
             Self::Revoke { name } => api_keys::update_key_file(path, |file| {
                 let revoked = file.remove(&name).then(|| vec![format!("{name} is revoked")]);

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 mod accept_when_ready;
@@ -22,10 +23,10 @@ use predictd_experiments::receipts::ReceiptKeyring;
 use predictd_http::App;
 use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd_http::connection::ConnectionHandler;
-use predictd_http::listeners::{BoundListener, Listeners};
+use predictd_http::listeners::{Listener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
-use predictd_http::response_budget::ResponseBudget;
-use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
+use predictd_http::response_budget::{ADMIN_BUDGET_BYTES, ResponseBudget};
+use predictd_http::state::{ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_inference::feedback_service::FeedbackService;
@@ -129,7 +130,7 @@ impl Server {
             access: access_state(settings, keys),
             limits: limit_state(settings, &metrics),
             telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
-            lifecycle: LifecycleState::default(),
+            draining: AtomicBool::new(false),
         };
         let load = StartupLoad { sources, subscriptions, load_context, settings: settings.clone() };
         Ok(Self { app: Arc::new(app), load, tls })
@@ -209,20 +210,20 @@ impl Server {
     /// Serves the admin listener on a thread of its own: it answers when all others are busy.
     fn start_admin_listener(
         &self,
-        listener: BoundListener,
+        listener: Listener,
         stop: CancellationToken,
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let budget = ResponseBudget::new_admin(&self.app.telemetry.metrics);
+        let budget = ResponseBudget::new(ADMIN_BUDGET_BYTES, &self.app.telemetry.metrics);
         let routes = predictd_http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
-        let handler = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
+        let handler = ConnectionHandler { budget, ..ConnectionHandler::new("admin", routes, &self.app, None) };
         let app = Arc::clone(&self.app);
         let (end_sender, end_receiver) = oneshot::channel();
         let stop_signals =
             StopSignals { drain: stop, drain_timeout: ADMIN_GRACE_PERIOD, abort: CancellationToken::new() };
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(move || {
             let served: std::io::Result<()> = runtime.block_on(async {
-                let listener = listener.into_listener()?;
+                let listener = listener.into_current_runtime()?;
                 tokio::select! {
                     _ = serve(listener, handler, MAX_ADMIN_CONNECTIONS, stop_signals) => {}
                     never = record_heartbeats(&app) => match never {},

@@ -122,7 +122,7 @@ impl BenchServer {
         let server = Server::with_models(&settings, Arc::new(onnx), ModelSet::Fixed(vec![source.clone()]))?;
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         drop(entered);
-        let address = listeners.data.local_addr()?;
+        let address: SocketAddr = listeners.data.to_string().parse().map_err(std::io::Error::other)?;
         let registry = Arc::clone(&server.app().models.registry);
         // Whoever interrupts the benchmark does not wait for its requests.
         let shutdown = Shutdown { drain: CancellationToken::new(), abort: stop.clone() };

@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +24,7 @@ const SLOT_PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
 const ACCEPT_ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When and how a listener ends.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StopSignals {
     /// Accept nothing more, finish what is in work.
     pub drain: CancellationToken,
@@ -47,12 +47,11 @@ pub enum StopOutcome {
 
 /// Serves at most `max_connections` connections at a time until `stop`.
 pub async fn serve(
-    listener: impl Into<Listener>,
+    listener: Listener,
     handler: ConnectionHandler,
     max_connections: usize,
     stop: StopSignals,
 ) -> StopOutcome {
-    let listener = listener.into();
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = TaskTracker::new();
     tokio::select! {
@@ -77,7 +76,7 @@ async fn finish_connections(connections: &TaskTracker, handler: &ConnectionHandl
     connections.close();
     tokio::select! {
         () = connections.wait() => return StopOutcome::Drained,
-        () = tokio::time::sleep(stop.drain_timeout) => {}
+        () = sleep(stop.drain_timeout) => {}
         () = stop.abort.cancelled() => return StopOutcome::Aborted,
     }
     let clients = connections.len();
@@ -97,7 +96,13 @@ async fn accept_connections(
 ) {
     let mut last_logged: Option<Instant> = None;
     loop {
-        let slot = acquire_slot(slots, handler).await;
+        // Clients wait in the listener's backlog while all slots are taken, and connections at rest are ended for them.
+        let slot = loop {
+            if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
+                break slot;
+            }
+            handler.slot_pressure.notify_waiters();
+        };
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(client) => spawn_connection(connections, handler, client, slot),
             // One client has left before it was accepted: the next one is fine.
@@ -107,7 +112,7 @@ async fn accept_connections(
                     tracing::warn!(%error, "connection accept failed");
                     last_logged = Some(Instant::now());
                 }
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -116,22 +121,12 @@ async fn accept_connections(
 fn spawn_connection(
     connections: &TaskTracker,
     handler: &ConnectionHandler,
-    client: (ClientStream, SocketAddr),
+    (stream, peer): (ClientStream, IpAddr),
     slot: OwnedSemaphorePermit,
 ) {
-    let connection = handler.clone().serve(client.0, client.1);
+    let connection = handler.clone().serve(stream, peer);
     _ = connections.spawn(async move {
         connection.await;
         drop(slot);
     });
-}
-
-/// Waits while all slots are taken: clients wait in the listener's backlog, and connections at rest are ended for them.
-async fn acquire_slot(slots: &Arc<Semaphore>, handler: &ConnectionHandler) -> OwnedSemaphorePermit {
-    loop {
-        if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
-            return slot;
-        }
-        handler.slot_pressure.notify_waiters();
-    }
 }

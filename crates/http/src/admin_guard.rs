@@ -11,11 +11,10 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_EN
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
-use super::content_type::{is_content_type, is_json};
+use super::content_type::is_content_type;
 use super::error::{ApiError, Code};
-use crate::listen_address::ListenAddress;
 use crate::settings::AccessSettings;
 
 /// Content types of HTML forms, which a browser sends anywhere without asking first.
@@ -24,7 +23,7 @@ const FORM_CONTENT_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "mul
 const UPLOAD_ROUTE_PREFIX: &str = "/admin/store/";
 
 /// The hosts that clients may name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AdminHosts {
     /// What the listener is bound to; none for a Unix socket, which no browser reaches.
     listen_ip: Option<IpAddr>,
@@ -36,50 +35,35 @@ impl AdminHosts {
     /// Those of a server with these settings.
     #[must_use]
     pub fn from_settings(settings: &AccessSettings) -> Self {
-        let address = match &settings.admin_listen {
-            ListenAddress::Unix(_) => None,
-            listen => listen.ip(),
-        };
-        Self { listen_ip: address, allowed_names: settings.admin_hosts.clone() }
+        Self { listen_ip: settings.admin_listen.ip(), allowed_names: settings.admin_hosts.clone() }
     }
 
     /// True for a host, with or without a port, that only somebody who means this server names.
     fn is_allowed(&self, host: &str) -> bool {
         let Some(listen) = self.listen_ip else { return true };
         // A user's name before it would hide the host from readers.
-        let Ok(authority) = host.parse::<Authority>() else { return false };
-        if host.contains('@') {
-            return false;
-        }
+        let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else { return false };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        match address {
-            // No name can be made to point somewhere else here.
-            Ok(address) => {
-                let address = address.to_canonical();
-                listen.is_unspecified()
-                    || address.is_loopback()
-                    || address == listen.to_canonical()
-                    || self.allowed_names.contains(&address.to_string())
-            }
-            Err(_) => host == "localhost" || self.allowed_names.contains(&host),
-        }
+        let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
+            return host == "localhost" || self.allowed_names.contains(&host);
+        };
+        // No name can be made to point somewhere else here.
+        let address = address.to_canonical();
+        listen.is_unspecified()
+            || address.is_loopback()
+            || address == listen.to_canonical()
+            || self.allowed_names.contains(&address.to_string())
     }
 }
 
 /// Lets a request to /admin pass if no web page of another origin can have sent it.
-pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next: Next) -> Response {
-    let checked = check_host(&hosts, &request).and_then(|host| {
-        if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-            return Ok(());
-        }
+pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let host = check_host(&hosts, &request)?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         check_origin(request.headers(), host)?;
-        check_content_type(&request)
-    });
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        check_content_type(&request)?;
     }
+    Ok(next.run(request).await)
 }
 
 /// The host that the request names.
@@ -89,8 +73,10 @@ fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, A
     if hosts.is_allowed(named) && hosts.is_allowed(target) {
         return Ok(named);
     }
-    let detail = "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.";
-    Err(ApiError::new(Code::HostNotAllowed, detail))
+    Err(ApiError::new(
+        Code::HostNotAllowed,
+        "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.",
+    ))
 }
 
 /// A browser says where a page that changes something comes from: from here, or it is refused.
@@ -102,8 +88,10 @@ fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
     if headers.get_all(ORIGIN).iter().all(same) {
         return Ok(());
     }
-    let detail = "Web pages of another origin cannot change anything here. Send the request without an Origin header.";
-    Err(ApiError::new(Code::OriginNotAllowed, detail))
+    Err(ApiError::new(
+        Code::OriginNotAllowed,
+        "Web pages of another origin cannot change anything here. Send the request without an Origin header.",
+    ))
 }
 
 /// A change is sent as JSON, which a browser does not send to another origin without asking first.
@@ -112,14 +100,12 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
     let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let has_body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    let fits = if request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && *request.method() == Method::PUT {
-        kind.is_none_or(|kind| !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)))
-    } else {
-        match kind {
-            Some(kind) => is_json(kind),
-            // A browser asks before it sends another method than POST.
-            None => !has_body && *request.method() != Method::POST,
-        }
+    let is_upload = request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && request.method() == Method::PUT;
+    let fits = match kind {
+        Some(kind) if is_upload => !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)),
+        Some(kind) => is_content_type(kind, "application/json"),
+        // A browser asks before it sends another method than POST.
+        None => is_upload || (!has_body && request.method() != Method::POST),
     };
     if fits {
         return Ok(());

@@ -17,12 +17,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use predictd_platform::atomic_file;
+use predictd_platform::atomic_file::{self, directory_of};
+use predictd_platform::clock;
+use predictd_registry::store::is_sha256;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -67,7 +68,7 @@ impl Scope {
 }
 
 /// One key, without the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// What people call it.
@@ -83,18 +84,20 @@ pub struct ApiKey {
 }
 
 /// The keys of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyFile {
+    /// In the order they were made.
     #[serde(default, rename = "key")]
-    keys: Vec<ApiKey>,
+    pub keys: Vec<ApiKey>,
 }
 
 fn hash_key(key: &str) -> String {
     format!("{HASH_PREFIX}{}", hex::encode(Sha256::digest(key.as_bytes())))
 }
 
-fn is_valid_name(name: &str) -> bool {
+/// True for 1 to 64 letters, digits, '.', '_' and '-'.
+pub(crate) fn is_plain_name(name: &str) -> bool {
     (1..=MAX_NAME_CHARS).contains(&name.len())
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
 }
@@ -110,17 +113,21 @@ impl KeyFile {
             // The parser's message could repeat part of a line; its first words are its own.
             format!("line {line} is not as `predictd keys` writes it")
         })?;
-        if file.keys.len() > MAX_KEYS {
-            return Err(format!("there are {} keys, where at most {MAX_KEYS} are possible", file.keys.len()));
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Says what is wrong with the keys, without what stands there.
+    fn check(&self) -> Result<(), String> {
+        if self.keys.len() > MAX_KEYS {
+            return Err(format!("there are {} keys, where at most {MAX_KEYS} are possible", self.keys.len()));
         }
         let mut names = BTreeSet::new();
         let mut hashes = BTreeSet::new();
-        for (number, key) in (1..).zip(&file.keys) {
-            let digits = key.hash.strip_prefix(HASH_PREFIX).unwrap_or_default();
-            let lower_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-            let problem = if !is_valid_name(&key.name) {
+        for (number, key) in (1..).zip(&self.keys) {
+            let problem = if !is_plain_name(&key.name) {
                 format!("the name must be 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-'")
-            } else if digits.len() != 64 || !digits.bytes().all(lower_hex) {
+            } else if !key.hash.strip_prefix(HASH_PREFIX).is_some_and(is_sha256) {
                 format!("the hash must be {HASH_PREFIX} and 64 lower-case hexadecimal digits")
             } else if key.scopes.is_empty() {
                 "there are no scopes".to_owned()
@@ -131,7 +138,7 @@ impl KeyFile {
             };
             return Err(format!("key {number}: {problem}"));
         }
-        Ok(file)
+        Ok(())
     }
 
     /// Reads a file; `None` if there is none.
@@ -149,12 +156,6 @@ impl KeyFile {
             return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
         }
         Self::parse(&text).map(Some)
-    }
-
-    /// The keys, in the order they were made.
-    #[must_use]
-    pub fn keys(&self) -> &[ApiKey] {
-        &self.keys
     }
 
     /// Finds what a client has shown.
@@ -180,11 +181,10 @@ impl KeyFile {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random numbers: {error}"))?;
         let key = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-        let created = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH)).to_string();
+        let created = humantime::format_rfc3339_seconds(clock::now()).to_string();
         self.keys.push(ApiKey { name: name.to_owned(), hash: hash_key(&key), scopes, rate, created });
         // What is written must be readable.
-        Self::parse(&self.to_toml()?)
-            .map_err(|error| error.rsplit_once(": ").map_or(error.clone(), |e| e.1.to_owned()))?;
+        self.check().map_err(|error| error.rsplit_once(": ").map_or(error.clone(), |e| e.1.to_owned()))?;
         Ok(key)
     }
 
@@ -194,10 +194,6 @@ impl KeyFile {
         self.keys.retain(|key| key.name != name);
         self.keys.len() < before
     }
-
-    fn to_toml(&self) -> Result<String, String> {
-        toml::to_string(self).map_err(|error| error.to_string())
-    }
 }
 
 /// Changes the file at `path`, which need not exist, atomically for its readers.
@@ -205,51 +201,36 @@ impl KeyFile {
 /// # Errors
 /// A sentence; the file is as it was then.
 pub fn update_key_file<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, String>) -> Result<T, String> {
-    let directory = DirBuilder::new().recursive(true).mode(0o700).create(parent_directory(path));
+    let directory = DirBuilder::new().recursive(true).mode(0o700).create(directory_of(path));
     directory.map_err(|error| format!("its directory: {error}"))?;
     // A link stays one: what it points to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = parent_directory(path);
     // Two commands at a time take turns; the file itself cannot be locked, it is replaced.
-    let lock = open_private_file(&sibling_path(path, "lock")).map_err(|error| format!("its lock: {error}"))?;
-    lock.lock().map_err(|error| format!("its lock: {error}"))?;
+    let mut options = OpenOptions::new();
+    let lock = options.create(true).truncate(false).write(true).mode(0o600).open(path.with_added_extension("lock"));
+    let _locked = lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(|error| format!("its lock: {error}"))?;
     let mut file = KeyFile::read(path)?.unwrap_or_default();
     let outcome = change(&mut file)?;
     let written = atomic_file::replace(path, 0o600, |new| {
-        copy_owner(new, path, folder)?;
-        new.write_all(file.to_toml().map_err(io::Error::other)?.as_bytes())
+        copy_owner(new, path)?;
+        new.write_all(toml::to_string(&file).map_err(io::Error::other)?.as_bytes())
     });
     written.map_err(|error| format!("it cannot be written: {error}"))?;
     Ok(outcome)
 }
 
 /// Gives a new file the owner and mode of the one it replaces: the server that reads it may be another user.
-fn copy_owner(new: &File, old: &Path, folder: &Path) -> io::Result<()> {
+fn copy_owner(new: &File, path: &Path) -> io::Result<()> {
     let own = new.metadata()?;
-    if let Ok(old) = fs::metadata(old) {
+    if let Ok(old) = fs::metadata(path) {
         if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
             fchown(new, Some(old.uid()), Some(old.gid()))?;
         }
         return new.set_permissions(old.permissions());
     }
-    let folder = fs::metadata(folder)?;
+    let folder = fs::metadata(directory_of(path))?;
     // Only root can change the owner of a file.
     if own.uid() == 0 && folder.uid() != 0 { fchown(new, Some(folder.uid()), Some(folder.gid())) } else { Ok(()) }
-}
-
-fn parent_directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn sibling_path(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    name.into()
-}
-
-fn open_private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -317,7 +298,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(KeyFile::read(&path).unwrap().unwrap().keys().len(), 20);
+        assert_eq!(KeyFile::read(&path).unwrap().unwrap().keys.len(), 20);
     }
 
     fn entry(name: &str, hash: &str, scopes: &str) -> String {
@@ -328,8 +309,8 @@ mod tests {
     fn key_file_damaged_error_hides_content() {
         let hash = "a".repeat(64);
         let good = entry("a", &format!("sha256:{hash}"), "[\"predict\"]");
-        assert_eq!(KeyFile::parse(&good).unwrap().keys().len(), 1);
-        assert_eq!(KeyFile::parse("").unwrap().keys().len(), 0);
+        assert_eq!(KeyFile::parse(&good).unwrap().keys.len(), 1);
+        assert_eq!(KeyFile::parse("").unwrap().keys.len(), 0);
         for (text, word) in [
             ("canary = 1".to_owned(), "line 1"),
             (good.replace("created", "canary"), "line"),

@@ -1,32 +1,32 @@
 //! Who may use a route. Every route says so where it is listed; there is no default.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use predictd_metrics::RefusalReason;
 
 use super::caller::Caller;
 use super::client_address::client_address;
-use super::connection_state::ConnectionState;
+use super::connection_state::peer_address;
 use super::error::{ApiError, Code, rate_limited_error};
 use super::state::App;
 use super::watched_keys::AuthError;
 use crate::api_keys::Scope;
 
 /// Lets a request pass if it may use a route of this scope, and says who sends it.
-pub async fn authorize(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
-    let address = client_address(peer, request.headers(), &app.access.trusted_proxies);
-    match app.access.keys.authorize(scope, request.headers(), address) {
-        Ok(who) => {
-            request.extensions_mut().insert(Caller(who));
-            next.run(request).await
-        }
-        Err(denied) => to_denial(&app, denied, scope, address).into_response(),
-    }
+pub async fn authorize(
+    State((app, scope)): State<(Arc<App>, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let address = client_address(peer_address(&request), request.headers(), &app.access.trusted_proxies);
+    let identity = app.access.keys.authorize(scope, request.headers(), address);
+    let caller = Caller(identity.map_err(|denied| to_denial(&app, denied, scope, address))?);
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
 }
 
 fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> ApiError {
@@ -36,7 +36,9 @@ fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> Api
     }
     // A right key is never slowed down: another client behind the same address may send wrong ones.
     if denied == AuthError::UnknownKey {
-        app.access.keys.unknown_key_log.warn_sampled(address);
+        if let Some(not_logged) = app.access.keys.unknown_key_log.sample() {
+            tracing::warn!(client = %address, not_logged, "unknown API key refused");
+        }
         if let Err(time) = app.access.rate_limits.record_unknown_key(address) {
             return rate_limited_error(time, "Too many unknown keys came from your address.");
         }

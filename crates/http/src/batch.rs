@@ -1,19 +1,28 @@
 //! `POST /batch_predict`: many texts, an answer each, in their order.
 
-mod items;
 pub mod wire;
 
 use std::sync::Arc;
+use std::{iter, mem};
 
 use axum::Extension;
 use axum::response::{IntoResponse, Response};
+use predictd_inference::InputPart;
+use predictd_inference::arm_route::ArmRoute;
+use predictd_inference::response::InferenceResponse;
+use predictd_text::input::Input;
 
 use super::body::ValidatedJson;
-use super::error::{ApiError, Problem};
-use super::inference_call::InferenceCall;
+use super::error::ApiError;
+use super::inference_call::{InferenceCall, next_prediction};
+use super::prediction::ResponseOptions;
+use super::prediction_headers::PredictionHeaders;
+use super::response_budget::ResponseBudget;
+use super::response_size::{ResponseFields, ResponseSize};
 use super::response_stream::JsonResultStream;
-use items::{BatchItems, CheckedTexts};
-use wire::{BatchAnswer, BatchForms, BatchRequest};
+use super::validation;
+use crate::settings::RequestLimits;
+use wire::{BatchAnswer, BatchForms, BatchItem, BatchRequest, ItemOutcome};
 
 /// Answer many texts.
 ///
@@ -24,36 +33,101 @@ use wire::{BatchAnswer, BatchForms, BatchRequest};
     path = "/batch_predict",
     tag = "predictions",
     request_body = BatchForms,
-    params(
-        ("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout"),
-        ("X-User-Id" = Option<String>, Header, nullable = false, min_length = 1, max_length = 256, description = "Who asks, as user_id: an experiment answers one user always with the same version")
-    ),
-    responses(
-        (status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model or version"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Overloaded, or the model is not ready"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "Out of time"),
-    )
+    params(PredictionHeaders),
+    responses((status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"))
 )]
 pub async fn batch_predict(
     call: InferenceCall,
     ValidatedJson(mut request, _memory): ValidatedJson<BatchRequest>,
 ) -> Result<Response, ApiError> {
     call.charge_texts(request.options.texts.len())?;
-    let texts = CheckedTexts::take_from(&mut request, &call.app.limits.requests);
+    let mut texts = CheckedTexts::take_from(&mut request, &call.app.limits.requests);
     let route = call.resolve(request.options.selector())?;
     let options = request.options.response_options();
     let size = texts.response_size(&route, options);
-    let CheckedTexts { errors, inputs, pointers } = texts;
-    let request = call.request(route, inputs);
-    let (mut answers, reservation) = call.infer(request, size, |part| pointers.pointer(0, part)).await?;
+    let inference = call.request(route, mem::take(&mut texts.inputs));
+    let (mut answers, reservation) = call.infer(inference, size, |part| pointer(texts.is_bare_list, 0, part)).await?;
     let summary = answers.summary.take().map(Extension);
-    let budget = Arc::clone(&call.app.limits.response_budget);
-    let items = BatchItems { budget, errors: errors.into_iter().enumerate(), answers, options, pointers };
-    let response = JsonResultStream::new(items).into_json_response(size.json_bytes)?;
+    let items = texts.into_items(answers, Arc::clone(&call.app.limits.response_budget), options);
+    let response = JsonResultStream::json_response(items, size.json_bytes)?;
     Ok((summary, reservation.map(Extension), response).into_response())
+}
+
+/// The texts of a request: the valid ones, and why the others are not.
+struct CheckedTexts {
+    /// One per text of the request.
+    errors: Vec<Option<ApiError>>,
+    /// The valid texts, in order.
+    inputs: Vec<Input>,
+    is_bare_list: bool,
+}
+
+/// Where a part of the text at this index stands in the body.
+fn pointer(is_bare_list: bool, text_index: usize, part: InputPart) -> String {
+    match part {
+        InputPart::SecondTexts | InputPart::CandidateLabels => "/text_pairs".to_owned(),
+        InputPart::Text(_) | InputPart::SecondText(_) if is_bare_list => format!("/{text_index}"),
+        InputPart::Text(_) => format!("/texts/{text_index}"),
+        InputPart::SecondText(_) => format!("/text_pairs/{text_index}"),
+    }
+}
+
+impl CheckedTexts {
+    /// Takes the texts out of a request and checks each for itself.
+    fn take_from(request: &mut BatchRequest, limits: &RequestLimits) -> Self {
+        let texts = mem::take(&mut request.options.texts);
+        let mut pairs = request.options.text_pairs.take().into_iter().flatten();
+        let errors = Vec::with_capacity(texts.len());
+        let mut checked = Self { errors, inputs: Vec::new(), is_bare_list: request.is_bare_list };
+        for (index, text) in texts.into_iter().enumerate() {
+            let input = Input::new(text, pairs.next());
+            let error = checked.find_error(index, &input, limits);
+            if error.is_none() {
+                checked.inputs.push(input);
+            }
+            checked.errors.push(error);
+        }
+        checked
+    }
+
+    /// What is wrong with a text, or else with its second one.
+    fn find_error(&self, index: usize, input: &Input, limits: &RequestLimits) -> Option<ApiError> {
+        let first = (InputPart::Text(index), &input.text);
+        let second = input.second.as_ref().map(|second| (InputPart::SecondText(index), &second.text));
+        iter::once(first).chain(second).find_map(|(part, text)| {
+            let error = validation::check_prediction_text(text, limits).err()?;
+            let pointer = pointer(self.is_bare_list, index, part);
+            Some(ApiError::at_pointer(pointer, error.message.unwrap_or_default()))
+        })
+    }
+
+    /// The most that the response can need. A text that is not valid counts without its bytes.
+    fn response_size(&self, route: &ArmRoute, options: ResponseOptions) -> ResponseSize {
+        let invalid = self.errors.len() - self.inputs.len();
+        let bytes = self.inputs.iter().map(Input::byte_len).chain(iter::repeat_n(0, invalid));
+        let fields = ResponseFields { candidate_labels: None, options };
+        ResponseSize::max_for_models(route.candidate_models(), &bytes, fields)
+    }
+
+    /// The results of a request, each made when it is written. `answers`: one per valid text.
+    fn into_items(
+        self,
+        mut answers: InferenceResponse,
+        budget: Arc<ResponseBudget>,
+        options: ResponseOptions,
+    ) -> impl Iterator<Item = BatchItem> {
+        self.errors.into_iter().enumerate().map(move |(text_index, error)| {
+            let result = match error {
+                Some(error) => Err(error),
+                None => {
+                    next_prediction(&mut answers, &budget, options, |part| pointer(self.is_bare_list, text_index, part))
+                }
+            };
+            let outcome = match result {
+                Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),
+                Err(error) => ItemOutcome::Failed { error: Box::new(error.to_problem(None)) },
+            };
+            BatchItem { text_index, outcome }
+        })
+    }
 }

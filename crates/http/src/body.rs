@@ -1,7 +1,6 @@
 //! From a request's body to checked types: kind, size and pace. Whatever is wrong stops here.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
@@ -10,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use humantime::format_duration;
 use predictd_engine::InferenceError;
 use predictd_metrics::{RefusalReason, TimeoutStage};
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use super::body_limits::too_large_error;
 use super::charset;
 use super::connection_state::ConnectionState;
-use super::content_encoding::{ContentEncoding, GzipDecoder};
-use super::content_type::is_json;
+use super::content_encoding::{BodyDecoder, is_gzip};
+use super::content_type::is_content_type;
 use super::error::{ApiError, Code};
 use super::state::App;
 use crate::settings::{ClientTimeouts, RequestLimits};
@@ -28,33 +28,34 @@ use crate::settings::{ClientTimeouts, RequestLimits};
 const MAX_BODY_BYTES_WHEN_FULL: u64 = 16 << 10;
 
 /// Refuses a body by its head: kind, encoding, size.
-pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
     if request.method() != Method::POST {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     }
-    if let Err(error) = check_media_type(request.headers()) {
-        return error.into_response();
-    }
+    check_media_type(request.headers())?;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > app.limits.requests.max_body_bytes as u64) {
         let mut response = too_large_error(&app.limits.requests).into_response();
         // The body is not read: what comes on this connection would be the rest of it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return response;
+        return Ok(response);
     }
     let may_be_known =
         app.inference.engine.cache.is_some() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
     if app.inference.engine.free_permits() == 0 && !may_be_known {
         // Refused at once: reading the body would only make both sides wait.
         app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);
-        return ApiError::from(InferenceError::Overloaded).into_response();
+        return Err(InferenceError::Overloaded.into());
     }
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    ContentEncoding::from_headers(headers)?;
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).filter(|value| is_json(value));
+    is_gzip(headers)?;
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .filter(|kind| is_content_type(kind, "application/json"));
     let Some(content_type) = content_type else {
         return Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."));
     };
@@ -94,12 +95,10 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let exchange = request.extensions().get::<Arc<ConnectionState>>().cloned();
-        let encoding = ContentEncoding::from_headers(request.headers())?;
+        let is_gzip = is_gzip(request.headers())?;
         let mut memory = None;
-        let bytes = match encoding {
-            ContentEncoding::Identity => read_plain(request.into_body(), app, &mut memory).await?,
-            ContentEncoding::Gzip => read_compressed(request.into_body(), app, &mut memory).await?,
-        };
+        let decoder = BodyDecoder::new(is_gzip, app, &mut memory)?;
+        let bytes = read_body(request.into_body(), app, decoder).await?;
         if let Some(exchange) = exchange {
             exchange.mark_body_complete();
         }
@@ -109,37 +108,19 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
     }
 }
 
-/// Reads a body to its end, within the limits of size and time.
-async fn read_plain(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
+/// Reads a body to its end, within the limits of size and time. The limit of size is for both forms of one that is
+/// compressed.
+async fn read_body(mut body: Body, app: &App, mut decoder: BodyDecoder<'_>) -> Result<Vec<u8>, ApiError> {
     let end = Instant::now() + app.limits.client_timeouts.body;
-    let mut whole = Vec::new();
+    let mut received = 0;
     while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
-        if data.len() > app.limits.requests.max_body_bytes - whole.len() {
+        received += data.len();
+        if received > app.limits.requests.max_body_bytes {
             return Err(too_large_error(&app.limits.requests));
         }
-        app.reserve_body_memory(memory, whole.len() + data.len())?;
-        whole.extend_from_slice(&data);
+        decoder.decode(&data).await?;
     }
-    Ok(whole)
-}
-
-/// The same of a body that is compressed: the limit of size is for both of its forms.
-async fn read_compressed(
-    mut body: Body,
-    app: &App,
-    memory: &mut Option<OwnedSemaphorePermit>,
-) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + app.limits.client_timeouts.body;
-    let mut gunzip = GzipDecoder::new(app, memory)?;
-    let mut compressed = 0;
-    while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
-        compressed += data.len();
-        if compressed > app.limits.requests.max_body_bytes {
-            return Err(too_large_error(&app.limits.requests));
-        }
-        gunzip.decode(&data).await?;
-    }
-    gunzip.finish()
+    decoder.finish()
 }
 
 /// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.
@@ -151,13 +132,20 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
             Ok(None) => return Ok(None),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
-                let detail = "The connection broke off before the end of the body.";
-                return Err(ApiError::new(Code::IncompleteBody, detail));
+                return Err(ApiError::new(
+                    Code::IncompleteBody,
+                    "The connection broke off before the end of the body.",
+                ));
             }
             Err(_) => {
                 app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);
-                let paused = end.is_none_or(|end| pause < end);
-                return Err(timeout_error(if paused { longest_pause } else { longest }, paused));
+                let detail = match end {
+                    Some(end) if end <= pause => {
+                        format!("The whole body did not come within {}.", format_duration(longest))
+                    }
+                    _ => format!("Nothing of the body came for {}.", format_duration(longest_pause)),
+                };
+                return Err(ApiError::new(Code::BodyTimeout, detail));
             }
         };
         // Trailers are of no use here.
@@ -165,14 +153,4 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
             return Ok(Some(data));
         }
     }
-}
-
-fn timeout_error(limit: Duration, paused: bool) -> ApiError {
-    let limit = humantime::format_duration(limit);
-    let detail = if paused {
-        format!("Nothing of the body came for {limit}.")
-    } else {
-        format!("The whole body did not come within {limit}.")
-    };
-    ApiError::new(Code::BodyTimeout, detail)
 }

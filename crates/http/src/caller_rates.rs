@@ -9,21 +9,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use governor::clock::{Clock, MonotonicClock};
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::HashMapStateStore;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{InsufficientCapacity, NotUntil, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, InsufficientCapacity, Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use super::caller::Identity;
 use super::client_address::rate_limit_key;
-
-type Instant = <MonotonicClock as Clock>::Instant;
-type KeyLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
-type AddressLimiter = RateLimiter<u16, HashMapStateStore<u16>, MonotonicClock, NoOpMiddleware<Instant>>;
 
 /// Unknown keys that an address may send in a second before it has to wait.
 const MAX_UNKNOWN_KEYS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
@@ -34,15 +26,14 @@ const MAX_TRACKED_KEYS: usize = 4_096;
 #[derive(Debug)]
 pub struct RateLimits {
     default_rate: Option<NonZeroU32>,
-    addresses: Option<AddressLimiter>,
-    unknown_keys: AddressLimiter,
-    keys: Mutex<HashMap<String, (NonZeroU32, Arc<KeyLimiter>)>>,
-    clock: MonotonicClock,
+    addresses: Option<DefaultKeyedRateLimiter<u16>>,
+    unknown_keys: DefaultKeyedRateLimiter<u16>,
+    keys: Mutex<HashMap<String, (NonZeroU32, Arc<DefaultDirectRateLimiter>)>>,
     hasher: RandomState,
 }
 
 /// Why a caller must wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum RateLimitError {
     /// Until this time has passed.
     RetryAfter(Duration),
@@ -54,13 +45,12 @@ impl RateLimits {
     /// `default`: texts a second for each key that has no rate of its own and for each address.
     #[must_use]
     pub fn new(default: Option<NonZeroU32>) -> Self {
-        let cells = |rate| RateLimiter::new(Quota::per_second(rate), HashMapStateStore::default(), MonotonicClock);
+        let cells = |rate| RateLimiter::keyed(Quota::per_second(rate));
         Self {
             default_rate: default,
             addresses: default.map(cells),
             unknown_keys: cells(MAX_UNKNOWN_KEYS_PER_SECOND),
             keys: Mutex::default(),
-            clock: MonotonicClock,
             hasher: RandomState::new(),
         }
     }
@@ -70,20 +60,20 @@ impl RateLimits {
     /// # Errors
     /// [`RateLimitError`] if that is not enough; nothing is taken then.
     pub fn charge(&self, who: &Identity, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), RateLimitError> {
-        let rate = match who {
-            Identity::Key { rate, .. } => rate.or(self.default_rate),
-            Identity::Address(_) => self.default_rate,
-        };
-        let Some(rate) = rate else { return Ok(()) };
+        let own_rate = if let Identity::Key { rate, .. } = who { *rate } else { None };
+        let Some(rate) = own_rate.or(self.default_rate) else { return Ok(()) };
         if whole > rate {
             return Err(RateLimitError::ExceedsBurst(rate));
         }
-        match (who, &self.addresses) {
-            (Identity::Key { name, .. }, _) => self.to_result(self.key_limiter(name, rate).check_n(texts), rate),
-            (Identity::Address(address), Some(cells)) => {
-                self.to_result(cells.check_key_n(&self.address_cell(*address), texts), rate)
-            }
-            (Identity::Address(_), None) => Ok(()),
+        let checked = match (who, &self.addresses) {
+            (Identity::Key { name, .. }, _) => self.key_limiter(name, rate).check_n(texts),
+            (Identity::Address(address), Some(cells)) => cells.check_key_n(&self.address_cell(*address), texts),
+            (Identity::Address(_), None) => return Ok(()),
+        };
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(RateLimitError::RetryAfter(not_until.wait_time_from(Instant::now()))),
+            Err(InsufficientCapacity(_)) => Err(RateLimitError::ExceedsBurst(rate)),
         }
     }
 
@@ -93,22 +83,10 @@ impl RateLimits {
     /// The time it should wait.
     pub fn record_unknown_key(&self, address: IpAddr) -> Result<(), Duration> {
         let checked = self.unknown_keys.check_key(&self.address_cell(address));
-        checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+        checked.map_err(|not_until| not_until.wait_time_from(Instant::now()))
     }
 
-    fn to_result(
-        &self,
-        checked: Result<Result<(), NotUntil<Instant>>, InsufficientCapacity>,
-        rate: NonZeroU32,
-    ) -> Result<(), RateLimitError> {
-        match checked {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(RateLimitError::RetryAfter(not_until.wait_time_from(self.clock.now()))),
-            Err(InsufficientCapacity(_)) => Err(RateLimitError::ExceedsBurst(rate)),
-        }
-    }
-
-    fn key_limiter(&self, name: &str, rate: NonZeroU32) -> Arc<KeyLimiter> {
+    fn key_limiter(&self, name: &str, rate: NonZeroU32) -> Arc<DefaultDirectRateLimiter> {
         let mut keys = self.keys.lock();
         if let Some((now, limiter)) = keys.get(name)
             && *now == rate
@@ -119,7 +97,7 @@ impl RateLimits {
             // Keys that were revoked long ago: those in use are created again.
             keys.clear();
         }
-        let limiter = Arc::new(RateLimiter::new(Quota::per_second(rate), InMemoryState::default(), MonotonicClock));
+        let limiter = Arc::new(RateLimiter::direct(Quota::per_second(rate)));
         keys.insert(name.to_owned(), (rate, Arc::clone(&limiter)));
         limiter
     }

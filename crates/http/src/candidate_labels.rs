@@ -1,9 +1,10 @@
 //! The rules for candidate labels on the wire.
 
 use predictd_text::zero_shot::LABEL_PLACEHOLDER;
-use serde::Deserialize;
 use utoipa::ToSchema;
 use validator::ValidationError;
+
+use super::validation::field_error;
 
 /// Most labels of a request.
 pub const MAX_LABELS: usize = 100;
@@ -13,7 +14,7 @@ const MAX_LABEL_BYTES: usize = 256;
 const MAX_TEMPLATE_CHARS: usize = 1_024;
 
 /// A label to choose. At most 256 bytes, not blank, without NUL, and with what a text may hold.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(example = "card", min_length = 1, max_length = 256)]
 #[expect(dead_code, reason = "only described")]
 pub(super) struct CandidateLabel(String);
@@ -24,7 +25,7 @@ pub(super) struct CandidateLabel(String);
 /// [`ValidationError`] with the limit, and the place of the wrong label.
 pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        return Err(label_error(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
+        return Err(field_error(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
     }
     for (index, label) in labels.iter().enumerate() {
         let wrong = if label.trim().is_empty() || label.contains('\0') {
@@ -36,15 +37,11 @@ pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
         } else {
             continue;
         };
-        let mut error = label_error(wrong);
+        let mut error = field_error(wrong);
         error.add_param("index".into(), &index);
         return Err(error);
     }
     Ok(())
-}
-
-fn label_error(message: String) -> ValidationError {
-    ValidationError::new("labels").with_message(message.into())
 }
 
 /// Checks what labels are put into.
@@ -58,8 +55,7 @@ pub fn check_template(template: &str) -> Result<(), ValidationError> {
     {
         return Ok(());
     }
-    let rule = format!(
+    Err(field_error(format!(
         "a hypothesis template has at most {MAX_TEMPLATE_CHARS} characters, and {LABEL_PLACEHOLDER} where the label goes"
-    );
-    Err(ValidationError::new("template").with_message(rule.into()))
+    )))
 }

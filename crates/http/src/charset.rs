@@ -10,23 +10,22 @@ const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// 400 that says which encoding the body seems to have.
 pub fn decode_utf8(body: &[u8]) -> Result<&[u8], ApiError> {
     if let Some(encoding) = detect_other_unicode(body) {
-        return Err(malformed_error(format!("The body is not UTF-8: it seems to be {encoding}. Send UTF-8.")));
+        return Err(ApiError::new(
+            Code::MalformedJson,
+            format!("The body is not UTF-8: it seems to be {encoding}. Send UTF-8."),
+        ));
     }
     let body = body.strip_prefix(UTF8_BOM).unwrap_or(body);
-    match std::str::from_utf8(body) {
-        Ok(_) => Ok(body),
-        Err(error) => {
-            let place = error.valid_up_to();
-            let detail = format!(
+    if let Err(error) = std::str::from_utf8(body) {
+        let place = error.valid_up_to();
+        return Err(ApiError::new(
+            Code::MalformedJson,
+            format!(
                 "The body is not UTF-8: the byte at offset {place} cannot stand there. It seems to be Latin-1 or Windows-1252, or is cut. Send UTF-8."
-            );
-            Err(malformed_error(detail))
-        }
+            ),
+        ));
     }
-}
-
-fn malformed_error(detail: String) -> ApiError {
-    ApiError::new(Code::MalformedJson, detail)
+    Ok(body)
 }
 
 /// The encoding that a byte order mark tells, or the zeros that JSON in UTF-8 cannot begin with.

@@ -15,9 +15,8 @@ const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
 #[must_use]
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
-    let lines: Vec<&str> =
-        headers.get_all(FORWARDED_FOR_HEADER).iter().filter_map(|value| value.to_str().ok()).collect();
-    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+    let lines = headers.get_all(FORWARDED_FOR_HEADER).iter().rev().filter_map(|line| line.to_str().ok());
+    for entry in lines.flat_map(|line| line.rsplit(',')) {
         if !trusted.iter().any(|network| network.contains(&client)) {
             break;
         }
@@ -38,10 +37,7 @@ fn parse_address(entry: &str) -> Option<IpAddr> {
 pub fn rate_limit_key(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -43,11 +43,16 @@ pub struct TimeoutStream<S> {
 impl<S> TimeoutStream<S> {
     /// Watches over a new connection.
     #[must_use]
-    pub fn new(stream: S, patience: ClientTimeouts, exchange: Arc<ConnectionState>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        stream: S,
+        timeouts: ClientTimeouts,
+        connection_state: Arc<ConnectionState>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             stream,
-            timeouts: patience,
-            connection_state: exchange,
+            timeouts,
+            connection_state,
             metrics,
             framing: Framing::default(),
             current_message: (0, Instant::now()),
@@ -76,14 +81,18 @@ impl<S> TimeoutStream<S> {
 
     fn track_read(&mut self, bytes: &[u8]) {
         self.framing.feed(bytes);
-        if self.framing.message_starts() != self.current_message.0 {
-            self.current_message = (self.framing.message_starts(), Instant::now());
+        if self.framing.message_starts != self.current_message.0 {
+            self.current_message = (self.framing.message_starts, Instant::now());
         }
         self.connection_state.set_received_requests(self.framing.complete_messages());
     }
 
-    /// An end for a wait on the client's side of a write.
-    fn write_deadline(&mut self) -> Instant {
+    /// The outcome of a write; one that its client holds up has an end.
+    fn track_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.connection_state.mark_write_progress();
+            return written;
+        }
         self.connection_state.mark_write_stalled();
         let request = self.connection_state.request_count();
         let since = match self.write_stall {
@@ -91,14 +100,9 @@ impl<S> TimeoutStream<S> {
             _ => Instant::now(),
         };
         self.write_stall = Some((request, since));
-        since + self.timeouts.write
-    }
-
-    fn poll_write_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let deadline = self.write_deadline();
-        ready!(self.write_timer.poll(deadline, cx));
+        ready!(self.write_timer.poll(since + self.timeouts.write, cx));
         self.metrics.http.record_timeout(TimeoutStage::Write);
-        Poll::Ready(io::ErrorKind::TimedOut.into())
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -119,13 +123,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimeoutStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Pending => self.poll_write_timeout(cx).map(Err),
-            written @ Poll::Ready(_) => {
-                self.connection_state.mark_write_progress();
-                written
-            }
-        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.track_write(written, cx)
     }
 
     fn poll_write_vectored(
@@ -133,13 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write_vectored(cx, bytes) {
-            Poll::Pending => self.poll_write_timeout(cx).map(Err),
-            written @ Poll::Ready(_) => {
-                self.connection_state.mark_write_progress();
-                written
-            }
-        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.track_write(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,11 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_flush(cx) {
-            Poll::Pending => return this.poll_write_timeout(cx).map(Err),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => this.connection_state.mark_flushed(),
-        }
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        ready!(this.track_write(flushed, cx))?;
+        this.connection_state.mark_flushed();
         // hyper does not read again when an answer has ended: the wait that begins now needs its timer now.
         if let Some((deadline, _)) = this.read_deadline()
             && this.read_timer.poll(deadline, cx).is_ready()
@@ -166,11 +158,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger_until.is_none() {
-            match Pin::new(&mut this.stream).poll_shutdown(cx) {
-                Poll::Pending => return this.poll_write_timeout(cx).map(Err),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) => {}
-            }
+            let ended = Pin::new(&mut this.stream).poll_shutdown(cx);
+            ready!(this.track_write(ended, cx))?;
         }
         let until = *this.linger_until.get_or_insert_with(|| Instant::now() + LINGER_TIMEOUT);
         let mut unwanted = [0; 4_096];

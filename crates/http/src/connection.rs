@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +14,15 @@ use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::HttpService;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use predictd_metrics::{Metrics, TimeoutStage};
 use predictd_platform::clock;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -84,39 +86,23 @@ impl ConnectionHandler {
         }
     }
 
-    /// The same front, whose responses share another budget.
-    #[must_use]
-    pub fn with_budget(self, budget: Arc<ResponseBudget>) -> Self {
-        Self { budget, ..self }
-    }
-
-    /// Serves a connection to its end.
-    pub async fn serve(self, stream: ClientStream, peer: SocketAddr) {
+    /// Serves a connection to its end, after a handshake if the listener speaks TLS.
+    pub async fn serve(self, stream: ClientStream, peer: IpAddr) {
         let metrics = Arc::clone(&self.app.telemetry.metrics);
         metrics.http.record_connect();
         let _counted = ConnectionCountGuard(metrics);
-        match stream {
-            ClientStream::Unix(stream) => self.serve_stream(stream, peer).await,
-            ClientStream::Tcp(stream) => {
-                // Small answers must not wait for an acknowledgement of the one before.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY could not be set");
-                }
-                self.serve_stream(stream, peer).await;
-            }
+        // Small answers must not wait for an acknowledgement of the one before.
+        if let Either::Left(tcp) = &stream {
+            tcp.set_nodelay(true).inspect_err(|error| tracing::debug!(%error, "TCP_NODELAY could not be set")).ok();
         }
-    }
-
-    /// Talks with the client, after a handshake if the listener speaks TLS.
-    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
-        let served = match self.tls.clone() {
+        let served = match &self.tls {
             None => self.serve_http(stream, peer).await,
-            Some(tls) => match self.handshake(&tls, stream).await {
+            Some(tls) => match self.handshake(tls, stream).await {
                 Ok(stream) => self.serve_http(stream, peer).await,
                 Err(error) => {
                     self.app.telemetry.metrics.http.record_timeout(TimeoutStage::Handshake);
                     tracing::debug!(%error, "TLS handshake failed");
-                    Ok(())
+                    return;
                 }
             },
         };
@@ -126,11 +112,7 @@ impl ConnectionHandler {
         }
     }
 
-    async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        tls: &WatchedTlsConfig,
-        stream: S,
-    ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
+    async fn handshake(&self, tls: &WatchedTlsConfig, stream: ClientStream) -> io::Result<TlsStream<ClientStream>> {
         let accepted = TlsAcceptor::from(tls.current()).accept(stream);
         tokio::select! {
             accepted = tokio::time::timeout(self.app.limits.client_timeouts.header, accepted) => accepted?,
@@ -138,19 +120,12 @@ impl ConnectionHandler {
         }
     }
 
-    async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) -> hyper::Result<()> {
+    async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr) -> hyper::Result<()> {
         let exchange = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
         let metrics = Arc::clone(&self.app.telemetry.metrics);
         let mut paced = TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&exchange), metrics);
-        let service = {
-            let exchange = Arc::clone(&exchange);
-            let front = Arc::new(self.clone());
-            // Not tower's: hyper calls this in the moment in which a head is complete.
-            hyper::service::service_fn(move |request| {
-                let turn = exchange.begin_request();
-                handle_request(Arc::clone(&front), Arc::clone(&exchange), turn, request)
-            })
-        };
+        // Not tower's: hyper calls this in the moment in which a head is complete.
+        let service = service_fn(|request| handle_request(&self, exchange.begin_request(), request));
         let served = {
             // A server without a clock sends no date (RFC 9110, section 6.6.1). hyper renders one all the same: crates/httpdate
             // has any time, where `HttpDate::from` of the registry's crate panics before 1970 and behind 9999.
@@ -167,16 +142,21 @@ impl ConnectionHandler {
     }
 
     /// Serves a connection until it ends, or until the server has had enough of it: then there is no outcome.
-    async fn drive<C>(&self, mut connection: Pin<&mut C>, exchange: &ConnectionState) -> Option<hyper::Result<()>>
+    async fn drive<I, S>(
+        &self,
+        mut connection: Pin<&mut http1::Connection<I, S>>,
+        exchange: &ConnectionState,
+    ) -> Option<hyper::Result<()>>
     where
-        C: Future<Output = hyper::Result<()>> + GracefulShutdown,
+        I: hyper::rt::Read + hyper::rt::Write + Unpin,
+        S: HttpService<Incoming, ResBody = TrackedBody, Error = Infallible>,
     {
         loop {
             tokio::select! {
                 served = &mut connection => return Some(served),
                 () = self.shutdown.cancelled() => break,
                 () = self.slot_pressure.notified() => if exchange.idle_duration() > EVICTABLE_IDLE_TIME { return None },
-                () = exchange.wait_until_evicted() => return self.record_eviction(),
+                () = exchange.eviction.cancelled() => return self.record_eviction(),
             }
         }
         if exchange.request_count() == 0 {
@@ -186,11 +166,11 @@ impl ConnectionHandler {
                 () = tokio::time::sleep(FLUSH_TIMEOUT) => {}
             }
         }
-        connection.as_mut().start_shutdown();
+        connection.as_mut().graceful_shutdown();
         loop {
             tokio::select! {
                 served = &mut connection => return Some(served),
-                () = exchange.wait_until_evicted() => return self.record_eviction(),
+                () = exchange.eviction.cancelled() => return self.record_eviction(),
                 () = tokio::time::sleep(FLUSH_TIMEOUT) => {}
             }
             if !exchange.is_busy() {
@@ -207,38 +187,20 @@ impl ConnectionHandler {
     }
 }
 
-/// A connection that can be ended after the request in work.
-trait GracefulShutdown {
-    fn start_shutdown(self: Pin<&mut Self>);
-}
-
-impl<I, S> GracefulShutdown for http1::Connection<I, S>
-where
-    S: HttpService<Incoming, ResBody = TrackedBody>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
-    fn start_shutdown(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 async fn handle_request(
-    front: Arc<ConnectionHandler>,
-    exchange: Arc<ConnectionState>,
+    front: &ConnectionHandler,
     turn: RequestGuard,
     mut request: Request<Incoming>,
 ) -> Result<Response<TrackedBody>, Infallible> {
     let has_body = !request.body().is_end_stream();
     // hyper reads a body of known length even if it is refused, but only one chunk.
     let may_be_ready = request.body().size_hint().exact().is_some();
+    let exchange = Arc::clone(&turn.0);
     request.extensions_mut().insert(Arc::clone(&exchange));
     exchange.wait_until_flushed().await;
     let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
     // The next request of this client goes to another replica. Bytes after an unread body are no request.
-    if front.app.lifecycle.draining.load(Ordering::Relaxed)
-        || (has_body && !exchange.has_received_request(may_be_ready))
-    {
+    if front.app.draining.load(Ordering::Relaxed) || (has_body && !exchange.has_received_request(may_be_ready)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let size = response.body().size_hint().exact();

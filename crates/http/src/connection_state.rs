@@ -1,17 +1,19 @@
 //! What the two ends of a connection must know of each other: the transport, which counts
 //! time, and the request, which says what the time is spent on.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::buffer_sizes::PART_BYTES;
 use super::response_reservation::Reservation;
@@ -30,7 +32,7 @@ const FLUSHING: u8 = 4;
 /// The exchange of requests and answers on one connection, one at a time.
 #[derive(Debug)]
 pub struct ConnectionState {
-    peer: SocketAddr,
+    peer: IpAddr,
     opened_at: Instant,
     request_state: AtomicU8,
     request_count: AtomicU64,
@@ -45,9 +47,8 @@ pub struct ConnectionState {
     flush_notify: Notify,
     /// Memory of the response that is being written.
     reservation: Mutex<Option<Reservation>>,
-    /// Notified when the connection shall give its memory up.
-    eviction_notify: Notify,
-    is_evicted: AtomicBool,
+    /// Cancelled when others need the memory of this connection more: it shall end.
+    pub eviction: CancellationToken,
     /// True once the connection is among those that may hold memory.
     pub(super) is_registered: AtomicBool,
     /// Since when the client takes no bytes, in nanoseconds since `opened`; 0 while it does.
@@ -55,49 +56,42 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// The exchange of a new connection from `peer`. `working` counts complete requests that have no answer.
+    /// The exchange of a new connection from `peer`. `unanswered_requests` counts complete requests without an answer.
     #[must_use]
-    pub fn new(peer: SocketAddr, working: Arc<AtomicUsize>) -> Arc<Self> {
+    pub fn new(peer: IpAddr, unanswered_requests: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
-            peer,
+            peer: peer.to_canonical(),
             opened_at: Instant::now(),
             request_state: AtomicU8::new(IDLE),
             request_count: AtomicU64::new(0),
             received_requests: AtomicU64::new(0),
             idle_since_nanos: AtomicU64::new(0),
-            unanswered_requests: working,
+            unanswered_requests,
             is_unflushed: AtomicBool::new(false),
             flush_notify: Notify::new(),
             reservation: Mutex::default(),
-            eviction_notify: Notify::new(),
-            is_evicted: AtomicBool::new(false),
+            eviction: CancellationToken::new(),
             is_registered: AtomicBool::new(false),
             stalled_since_nanos: AtomicU64::new(0),
         })
     }
 
-    /// Address of the other end.
-    #[must_use]
-    pub fn peer(&self) -> IpAddr {
-        self.peer.ip().to_canonical()
-    }
-
     /// True from a request's head until the system has taken the last byte of its answer.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.request_state.load(Ordering::Relaxed) != IDLE
+        self.request_state.load(Relaxed) != IDLE
     }
 
     /// Requests that have begun so far.
     #[must_use]
     pub fn request_count(&self) -> u64 {
-        self.request_count.load(Ordering::Relaxed)
+        self.request_count.load(Relaxed)
     }
 
     /// When the last answer ended; the beginning of the connection if there was none.
     #[must_use]
     pub fn idle_since(&self) -> Instant {
-        self.opened_at + Duration::from_nanos(self.idle_since_nanos.load(Ordering::Relaxed))
+        self.opened_at + Duration::from_nanos(self.idle_since_nanos.load(Relaxed))
     }
 
     /// How long there has been no request; zero while there is one.
@@ -108,26 +102,26 @@ impl ConnectionState {
 
     /// The transport has received `requests` requests in full.
     pub fn set_received_requests(&self, requests: u64) {
-        self.received_requests.store(requests, Ordering::Relaxed);
+        self.received_requests.store(requests, Relaxed);
     }
 
     /// True if nothing of this request is on its way: its handler has all of it, or, if `ready` counts, the transport.
     #[must_use]
     pub fn has_received_request(&self, ready: bool) -> bool {
-        let ready = ready && self.received_requests.load(Ordering::Relaxed) >= self.request_count();
-        ready || self.request_state.load(Ordering::Relaxed) == PROCESSING
+        let ready = ready && self.received_requests.load(Relaxed) >= self.request_count();
+        ready || self.request_state.load(Relaxed) == PROCESSING
     }
 
     /// The system has taken all bytes: if an answer has ended, this is when.
     pub fn mark_flushed(&self) {
         self.mark_write_progress();
-        if self.is_unflushed.swap(false, Ordering::Relaxed) {
+        if self.is_unflushed.swap(false, Relaxed) {
             *self.reservation.lock() = None;
             self.flush_notify.notify_one();
         }
-        if self.request_state.load(Ordering::Relaxed) == FLUSHING {
-            self.idle_since_nanos.store(self.elapsed_nanos(), Ordering::Relaxed);
-            self.request_state.store(IDLE, Ordering::Relaxed);
+        if self.request_state.load(Relaxed) == FLUSHING {
+            self.idle_since_nanos.store(self.elapsed_nanos(), Relaxed);
+            self.request_state.store(IDLE, Relaxed);
         }
     }
 
@@ -135,42 +129,29 @@ impl ConnectionState {
     ///
     /// A client that sends requests without reading would fill the memory with responses otherwise.
     pub async fn wait_until_flushed(&self) {
-        while self.is_unflushed.load(Ordering::Relaxed) {
+        while self.is_unflushed.load(Relaxed) {
             self.flush_notify.notified().await;
         }
     }
 
     /// The system takes no bytes now: its client does not read.
     pub fn mark_write_stalled(&self) {
-        if self.stalled_since_nanos.load(Ordering::Relaxed) == 0 {
-            self.stalled_since_nanos.store(self.elapsed_nanos().max(1), Ordering::Relaxed);
-        }
+        self.stalled_since_nanos.compare_exchange(0, self.elapsed_nanos().max(1), Relaxed, Relaxed).ok();
     }
 
     /// The system has taken bytes.
     pub fn mark_write_progress(&self) {
-        self.stalled_since_nanos.store(0, Ordering::Relaxed);
+        self.stalled_since_nanos.store(0, Relaxed);
     }
 
     /// How long the client has taken no byte of a response that holds memory; nothing if it does, or holds none.
     #[must_use]
     pub fn stall_duration(&self) -> Option<Duration> {
-        let since = self.stalled_since_nanos.load(Ordering::Relaxed);
-        if since == 0 || self.is_evicted.load(Ordering::Relaxed) || self.reservation.lock().is_none() {
+        let since = self.stalled_since_nanos.load(Relaxed);
+        if since == 0 || self.eviction.is_cancelled() || self.reservation.lock().is_none() {
             return None;
         }
         Some(Duration::from_nanos(self.elapsed_nanos().saturating_sub(since)))
-    }
-
-    /// Others need the memory of this connection more.
-    pub fn evict(&self) {
-        self.is_evicted.store(true, Ordering::Relaxed);
-        self.eviction_notify.notify_one();
-    }
-
-    /// Waits until the connection shall end.
-    pub async fn wait_until_evicted(&self) {
-        self.eviction_notify.notified().await;
     }
 
     /// Nanoseconds since the connection was opened.
@@ -181,28 +162,35 @@ impl ConnectionState {
     /// A request's head is there.
     #[must_use]
     pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
-        self.request_count.fetch_add(1, Ordering::Relaxed);
-        self.request_state.store(RECEIVING, Ordering::Relaxed);
+        self.request_count.fetch_add(1, Relaxed);
+        self.request_state.store(RECEIVING, Relaxed);
         RequestGuard(Arc::clone(self))
     }
 
     /// The request's body is complete: what it waits for now is the server.
     pub fn mark_body_complete(&self) {
-        if self.request_state.swap(PROCESSING, Ordering::Relaxed) != PROCESSING {
-            self.unanswered_requests.fetch_add(1, Ordering::Relaxed);
+        if self.request_state.swap(PROCESSING, Relaxed) != PROCESSING {
+            self.unanswered_requests.fetch_add(1, Relaxed);
         }
     }
 
     fn set_request_state(&self, next: u8) {
-        if self.request_state.swap(next, Ordering::Relaxed) == PROCESSING {
-            self.unanswered_requests.fetch_sub(1, Ordering::Relaxed);
+        if self.request_state.swap(next, Relaxed) == PROCESSING {
+            self.unanswered_requests.fetch_sub(1, Relaxed);
         }
     }
 }
 
+/// Address of the other end of a request's connection; unspecified where there is no connection.
+#[must_use]
+pub fn peer_address(request: &Request) -> IpAddr {
+    let exchange = request.extensions().get::<Arc<ConnectionState>>();
+    exchange.map_or(Ipv4Addr::UNSPECIFIED.into(), |exchange| exchange.peer)
+}
+
 /// One request and its answer. Dropped when the answer is in the transport's hands or its client left.
 #[derive(Debug)]
-pub struct RequestGuard(Arc<ConnectionState>);
+pub struct RequestGuard(pub Arc<ConnectionState>);
 
 impl RequestGuard {
     /// The answer is there, with its memory: it ends this turn when its last byte was taken.
@@ -219,7 +207,7 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         // Its last bytes may still be here.
-        self.0.is_unflushed.store(true, Ordering::Relaxed);
+        self.0.is_unflushed.store(true, Relaxed);
         self.0.set_request_state(FLUSHING);
     }
 }
@@ -239,11 +227,11 @@ impl hyper::body::Body for TrackedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.remaining.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => self.remaining = data,
-                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
+            let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            let Some(frame) = polled.transpose()? else { return Poll::Ready(None) };
+            match frame.into_data() {
+                Ok(data) => self.remaining = data,
+                Err(other) => return Poll::Ready(Some(Ok(other))),
             }
         }
         let length = self.remaining.len().min(PART_BYTES);
@@ -255,13 +243,12 @@ impl hyper::body::Body for TrackedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let body = self.body.size_hint();
+        let mut hint = self.body.size_hint();
         let rest = self.remaining.len() as u64;
-        let mut hint = SizeHint::new();
-        if let Some(upper) = body.upper() {
+        if let Some(upper) = hint.upper() {
             hint.set_upper(upper + rest);
         }
-        hint.set_lower(body.lower() + rest);
+        hint.set_lower(hint.lower() + rest);
         hint
     }
 }
@@ -272,10 +259,10 @@ mod tests {
 
     #[test]
     fn connection_state_flushed_is_not_stalled() {
-        let exchange = ConnectionState::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        let exchange = ConnectionState::new([127, 0, 0, 1].into(), Arc::default());
         exchange.mark_write_stalled();
-        assert_ne!(exchange.stalled_since_nanos.load(Ordering::Relaxed), 0);
+        assert_ne!(exchange.stalled_since_nanos.load(Relaxed), 0);
         exchange.mark_flushed();
-        assert_eq!(exchange.stalled_since_nanos.load(Ordering::Relaxed), 0);
+        assert_eq!(exchange.stalled_since_nanos.load(Relaxed), 0);
     }
 }

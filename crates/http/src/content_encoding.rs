@@ -16,44 +16,39 @@ const DECODER_BYTES: usize = 3 * FREE_BODY_BYTES;
 /// Bytes that are decompressed in one go: they become about a megabyte at most.
 const CHUNK_BYTES: usize = 1 << 10;
 
-/// How a body is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentEncoding {
-    /// Not at all.
-    Identity,
-    /// gzip (RFC 1952).
-    Gzip,
-}
-
-impl ContentEncoding {
-    /// What the headers say.
-    ///
-    /// # Errors
-    /// 415 for another encoding, or for several.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let mut encoding = Self::Identity;
-        for value in headers.get_all(CONTENT_ENCODING) {
-            for name in value.to_str().map_err(|_| unsupported_encoding_error())?.split(',').map(str::trim) {
-                let gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
-                match encoding {
-                    _ if name.is_empty() || name.eq_ignore_ascii_case("identity") => {}
-                    Self::Identity if gzip => encoding = Self::Gzip,
-                    Self::Identity | Self::Gzip => return Err(unsupported_encoding_error()),
-                }
-            }
-        }
-        Ok(encoding)
+/// True if the headers say that the body is compressed by gzip (RFC 1952), false if it is not compressed.
+///
+/// # Errors
+/// 415 for another encoding, or for several.
+pub fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|line| line.to_str().unwrap_or("unreadable"));
+    let names = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let mut others = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+    match (others.next(), others.next()) {
+        (None, _) => Ok(false),
+        (Some(name), None) if ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known)) => Ok(true),
+        _ => Err(ApiError::new(
+            Code::UnsupportedMediaType,
+            "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.",
+        )),
     }
 }
 
-/// A gzip body on its way.
-pub struct GzipDecoder<'a>(MultiGzDecoder<BoundedOutput<'a>>);
+/// A body on its way, decoded as far as it has come.
+pub enum BodyDecoder<'a> {
+    /// It is not compressed.
+    Plain(BoundedOutput<'a>),
+    /// It is compressed by gzip.
+    Gzip(Box<MultiGzDecoder<BoundedOutput<'a>>>),
+}
 
-/// What was decompressed so far, within the limit of bodies and the memory for them.
-struct BoundedOutput<'a> {
+/// What was decoded so far, within the limit of bodies and the memory for them.
+pub struct BoundedOutput<'a> {
     bytes: Vec<u8>,
     app: &'a App,
     memory: &'a mut Option<OwnedSemaphorePermit>,
+    /// Memory that is taken besides that of the bytes.
+    decoder_bytes: usize,
     error: Option<ApiError>,
 }
 
@@ -62,21 +57,28 @@ impl BoundedOutput<'_> {
         if bytes.len() > self.app.limits.requests.max_body_bytes - self.bytes.len() {
             return Err(too_large_error(&self.app.limits.requests));
         }
-        self.app.reserve_body_memory(self.memory, DECODER_BYTES + self.bytes.len() + bytes.len())?;
+        self.app.reserve_body_memory(self.memory, self.decoder_bytes + self.bytes.len() + bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// The body is refused, or it is not gzip.
+    fn take_error(&mut self) -> ApiError {
+        self.error.take().unwrap_or_else(|| {
+            ApiError::new(
+                Code::CorruptEncoding,
+                "The Content-Encoding is gzip, and the body is not: it is damaged, cut off, or not compressed.",
+            )
+        })
     }
 }
 
 impl Write for BoundedOutput<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.append(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(error) => {
-                self.error = Some(error);
-                Err(Error::other("the body is refused"))
-            }
-        }
+        self.append(bytes).map(|()| bytes.len()).map_err(|error| {
+            self.error = Some(error);
+            Error::other("the body is refused")
+        })
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -84,24 +86,33 @@ impl Write for BoundedOutput<'_> {
     }
 }
 
-impl<'a> GzipDecoder<'a> {
+impl<'a> BodyDecoder<'a> {
     /// Nothing so far.
     ///
     /// # Errors
     /// 503 if there is no memory for another body.
-    pub fn new(app: &'a App, memory: &'a mut Option<OwnedSemaphorePermit>) -> Result<Self, ApiError> {
-        app.reserve_body_memory(memory, DECODER_BYTES)?;
-        Ok(Self(MultiGzDecoder::new(BoundedOutput { bytes: Vec::new(), app, memory, error: None })))
+    pub fn new(is_gzip: bool, app: &'a App, memory: &'a mut Option<OwnedSemaphorePermit>) -> Result<Self, ApiError> {
+        let mut output = BoundedOutput { bytes: Vec::new(), app, memory, decoder_bytes: 0, error: None };
+        if !is_gzip {
+            return Ok(Self::Plain(output));
+        }
+        output.decoder_bytes = DECODER_BYTES;
+        output.append(&[])?;
+        Ok(Self::Gzip(Box::new(MultiGzDecoder::new(output))))
     }
 
-    /// Decompresses the next bytes, and lets other tasks run in between.
+    /// Decodes the next bytes, and lets other tasks run in between.
     ///
     /// # Errors
     /// 413 if there is more than a body may have, 400 for what is not gzip.
-    pub async fn decode(&mut self, compressed: &[u8]) -> Result<(), ApiError> {
-        for piece in compressed.chunks(CHUNK_BYTES) {
-            if self.0.write_all(piece).is_err() {
-                return Err(self.0.get_mut().error.take().unwrap_or_else(damaged_encoding_error));
+    pub async fn decode(&mut self, encoded: &[u8]) -> Result<(), ApiError> {
+        let decoder = match self {
+            Self::Plain(output) => return output.append(encoded),
+            Self::Gzip(decoder) => decoder,
+        };
+        for piece in encoded.chunks(CHUNK_BYTES) {
+            if decoder.write_all(piece).is_err() {
+                return Err(decoder.get_mut().take_error());
             }
             tokio::task::coop::consume_budget().await;
         }
@@ -112,20 +123,15 @@ impl<'a> GzipDecoder<'a> {
     ///
     /// # Errors
     /// 413 and 400 as before; 400 if the end is missing, or the checksum is another.
-    pub fn finish(mut self) -> Result<Vec<u8>, ApiError> {
-        if self.0.try_finish().is_err() {
-            return Err(self.0.get_mut().error.take().unwrap_or_else(damaged_encoding_error));
+    pub fn finish(self) -> Result<Vec<u8>, ApiError> {
+        match self {
+            Self::Plain(output) => Ok(output.bytes),
+            Self::Gzip(mut decoder) => {
+                if decoder.try_finish().is_err() {
+                    return Err(decoder.get_mut().take_error());
+                }
+                Ok(std::mem::take(&mut decoder.get_mut().bytes))
+            }
         }
-        Ok(std::mem::take(&mut self.0.get_mut().bytes))
     }
-}
-
-fn unsupported_encoding_error() -> ApiError {
-    let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
-    ApiError::new(Code::UnsupportedMediaType, detail)
-}
-
-fn damaged_encoding_error() -> ApiError {
-    let detail = "The Content-Encoding is gzip, and the body is not: it is damaged, cut off, or not compressed.";
-    ApiError::new(Code::CorruptEncoding, detail)
 }

@@ -1,11 +1,5 @@
 //! What a `Content-Type` says.
 
-/// True for a content type that is JSON, whatever its parameters.
-#[must_use]
-pub fn is_json(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-}
-
 /// True for this content type, whatever its parameters.
 #[must_use]
 pub fn is_content_type(kind: &str, expected: &str) -> bool {

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE,
-};
 use axum::http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -25,24 +22,20 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         }
     };
     let sent = [
-        AUTHORIZATION,
-        CACHE_CONTROL,
-        CONTENT_ENCODING,
-        CONTENT_TYPE,
-        HeaderName::from_static("server-timing"),
-        HeaderName::from_static("traceparent"),
-        HeaderName::from_static("tracestate"),
-        HeaderName::from_static("x-request-id"),
-        HeaderName::from_static("x-request-timeout-ms"),
-        HeaderName::from_static("x-user-id"),
-    ];
-    let exposed = [
-        ETAG,
-        RETRY_AFTER,
-        WWW_AUTHENTICATE,
-        HeaderName::from_static("server-timing"),
-        HeaderName::from_static("x-request-id"),
-    ];
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-type",
+        "server-timing",
+        "traceparent",
+        "tracestate",
+        "x-request-id",
+        "x-request-timeout-ms",
+        "x-user-id",
+    ]
+    .map(HeaderName::from_static);
+    let exposed =
+        ["etag", "retry-after", "www-authenticate", "server-timing", "x-request-id"].map(HeaderName::from_static);
     let layer = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::HEAD, Method::POST]);
     Some(layer.allow_headers(sent).expose_headers(exposed).max_age(PREFLIGHT_MAX_AGE))
 }

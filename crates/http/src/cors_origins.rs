@@ -19,11 +19,10 @@ impl CorsOrigins {
     /// A sentence that names the option and the first entry that is no origin.
     pub fn parse(typed: &[String]) -> Result<Self, String> {
         let typed: Vec<&str> = typed.iter().map(|entry| entry.trim()).filter(|entry| !entry.is_empty()).collect();
-        if typed.is_empty() {
-            return Ok(Self::None);
-        }
-        if typed == ["*"] {
-            return Ok(Self::Any);
+        match typed[..] {
+            [] => return Ok(Self::None),
+            ["*"] => return Ok(Self::Any),
+            _ => {}
         }
         let origin = |entry: &&str| {
             normalize_origin(entry).ok_or_else(|| {

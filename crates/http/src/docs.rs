@@ -23,8 +23,6 @@ use super::state::App;
 ))]
 pub struct ApiDescription;
 
-const DOCS_PAGE_HTML: &str = include_str!("docs.html");
-
 /// The two routes, made once. They are public: nothing in them depends on the server's models or settings.
 pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
     // A description that cannot be written as JSON would fail the test that compares it.
@@ -34,7 +32,7 @@ pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
     for (kind, status, title) in own.chain(GATEWAY_PROBLEMS.iter().copied()) {
         _ = write!(rows, "<tr id=\"{kind}\"><td><code>/docs#{kind}</code></td><td>{status}</td><td>{title}</td></tr>");
     }
-    let page = Bytes::from(DOCS_PAGE_HTML.replace("{{problems}}", &rows));
+    let page = Bytes::from(include_str!("docs.html").replace("{{problems}}", &rows));
     let html = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (

@@ -41,7 +41,7 @@ pub async fn show(
     };
     let snapshot = app.models.registry.snapshot();
     // Models go as the server stops: a client must not take them for removed. Once seen here, none had gone before.
-    if app.lifecycle.draining.load(Ordering::Relaxed) {
+    if app.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
     let accuracies =

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use predictd_engine::{InferenceError, ItemError};
 use predictd_platform::clock;
@@ -17,8 +17,6 @@ use predictd_text::tokenizer::TokenizeError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The encodings that clients may send, as the header `Accept-Encoding` lists them.
-const ACCEPT_ENCODING_VALUE: &str = "gzip, identity";
 /// Longest detail, in bytes.
 const MAX_DETAIL_BYTES: usize = 512;
 
@@ -160,7 +158,7 @@ impl Code {
 }
 
 /// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where it stands in the body: a JSON pointer (RFC 6901).
     #[schema(example = "/texts/3")]
@@ -170,7 +168,7 @@ pub struct FieldError {
 }
 
 /// An error on its way to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ApiError {
     /// Which one.
     pub code: Code,
@@ -183,7 +181,7 @@ pub struct ApiError {
 }
 
 /// Problem details as RFC 9457 has them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
     /// Names the kind of problem: a place on the documentation page.
     #[serde(rename = "type")]
@@ -221,7 +219,7 @@ impl ApiError {
             [only] => format!("{}: {}", if only.pointer.is_empty() { "body" } else { &only.pointer }, only.detail),
             several => format!("{} places of the body are not valid.", several.len()),
         };
-        Self { code: Code::InvalidRequest, detail: detail.into(), errors, retry_after_seconds: None }
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
     }
 
     /// What goes on the wire.
@@ -253,8 +251,8 @@ impl IntoResponse for ApiError {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"predictd\""));
         }
         if self.code == Code::UnsupportedMediaType {
-            headers.insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING_VALUE));
+            headers.insert("accept-post", HeaderValue::from_static("application/json"));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
         }
         if self.code == Code::BodyTimeout {
             // The rest of the body may still come: nothing else can be read from this connection.

@@ -200,11 +200,8 @@ pub enum FeedbackItemOutcome {
     request_body = FeedbackForms,
     responses(
         (status = 200, body = FeedbackAnswer, description = "Kept. Of a list, what could not be taken has an error in its place"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such prediction"),
         (status = 410, body = Problem, content_type = "application/problem+json", description = "The prediction is older than 30 days"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits, no label of the model, or not the text of the prediction"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Neither the database nor the disk takes it now"),
     )

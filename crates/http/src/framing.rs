@@ -8,13 +8,16 @@
 //! was refused has arrived: without this, the former would have the time of an idle connection, and
 //! each refusal of a small body would close its connection.
 
+use FramingState::{Between, Body, Chunk, ChunkEnd, ChunkSize, Head, Lost, Trailer};
+
 /// Longest part of a line that is looked at: enough for the two headers that frame a body.
 const LONGEST_LINE: usize = 256;
 
 /// The place in the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum FramingState {
     /// Between two messages.
+    #[default]
     Between,
     /// In a head.
     Head,
@@ -33,52 +36,34 @@ enum FramingState {
 }
 
 /// Follows one stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Framing {
     place: FramingState,
     line: Vec<u8>,
-    heads: u64,
+    /// Heads that have begun so far.
+    pub message_starts: u64,
     request_line_seen: bool,
     length: u64,
     chunked: bool,
 }
 
-impl Default for Framing {
-    fn default() -> Self {
-        Self {
-            place: FramingState::Between,
-            line: Vec::new(),
-            heads: 0,
-            request_line_seen: false,
-            length: 0,
-            chunked: false,
-        }
-    }
-}
-
 impl Framing {
-    /// Heads that have begun so far.
-    #[must_use]
-    pub fn message_starts(&self) -> u64 {
-        self.heads
-    }
-
     /// Messages that have come to their end.
     #[must_use]
     pub fn complete_messages(&self) -> u64 {
-        self.heads - u64::from(!self.is_between_messages())
+        self.message_starts - u64::from(!self.is_between_messages())
     }
 
     /// True in a head that is not complete.
     #[must_use]
     pub fn is_in_headers(&self) -> bool {
-        self.place == FramingState::Head
+        self.place == Head
     }
 
     /// True between two messages, and before the first.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
-        self.place == FramingState::Between
+        self.place == Between
     }
 
     /// Takes the next bytes of the stream.
@@ -86,21 +71,17 @@ impl Framing {
         while !bytes.is_empty() {
             bytes = match self.place {
                 // Old clients send a line end after a body: it begins nothing.
-                FramingState::Between if bytes.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) => {
-                    bytes.get(1..).unwrap_or_default()
-                }
-                FramingState::Between => {
-                    self.heads += 1;
+                Between if let [b'\r' | b'\n', rest @ ..] = bytes => rest,
+                Between => {
+                    self.message_starts += 1;
                     (self.request_line_seen, self.length, self.chunked) = (false, 0, false);
-                    self.place = FramingState::Head;
+                    self.place = Head;
                     bytes
                 }
-                FramingState::Body(missing) => self.skip(bytes, missing, FramingState::Body, FramingState::Between),
-                FramingState::Chunk(missing) => self.skip(bytes, missing, FramingState::Chunk, FramingState::ChunkEnd),
-                FramingState::Head | FramingState::ChunkSize | FramingState::ChunkEnd | FramingState::Trailer => {
-                    self.read_line(bytes)
-                }
-                FramingState::Lost => &[],
+                Body(missing) => self.skip(bytes, missing, Body, Between),
+                Chunk(missing) => self.skip(bytes, missing, Chunk, ChunkEnd),
+                Head | ChunkSize | ChunkEnd | Trailer => self.read_line(bytes),
+                Lost => &[],
             };
         }
     }
@@ -134,43 +115,37 @@ impl Framing {
 
     fn end_line(&mut self, line: &[u8]) {
         match self.place {
-            FramingState::Head if line.is_empty() && self.request_line_seen => {
+            Head if line.is_empty() && self.request_line_seen => {
                 self.place = match self.length {
-                    _ if self.chunked => FramingState::ChunkSize,
-                    0 => FramingState::Between,
-                    length => FramingState::Body(length),
+                    _ if self.chunked => ChunkSize,
+                    0 => Between,
+                    length => Body(length),
                 };
             }
             // Empty lines before a request are passed over.
-            FramingState::Head if line.is_empty() => {}
-            FramingState::Head if self.request_line_seen => self.read_header(line),
-            FramingState::Head => self.request_line_seen = true,
-            FramingState::ChunkSize => {
+            Head if line.is_empty() => {}
+            Head if self.request_line_seen => self.read_header(line),
+            Head => self.request_line_seen = true,
+            ChunkSize => {
                 let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 self.place = match size {
-                    None => FramingState::Lost,
-                    Some(0) => FramingState::Trailer,
-                    Some(size) => FramingState::Chunk(size),
+                    None => Lost,
+                    Some(0) => Trailer,
+                    Some(size) => Chunk(size),
                 };
             }
-            FramingState::ChunkEnd => self.place = FramingState::ChunkSize,
-            FramingState::Trailer if line.is_empty() => self.place = FramingState::Between,
-            FramingState::Trailer
-            | FramingState::Between
-            | FramingState::Body(_)
-            | FramingState::Chunk(_)
-            | FramingState::Lost => {}
+            ChunkEnd => self.place = ChunkSize,
+            Trailer if line.is_empty() => self.place = Between,
+            _ => {}
         }
     }
 
     fn read_header(&mut self, line: &[u8]) {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { return };
-        let (name, value) = line.split_at(colon);
-        let value = std::str::from_utf8(value.get(1..).unwrap_or_default()).unwrap_or_default().trim();
-        if name.eq_ignore_ascii_case(b"content-length") {
-            self.length = value.parse().unwrap_or_default();
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        let Some((name, value)) = std::str::from_utf8(line).unwrap_or_default().split_once(':') else { return };
+        if name.eq_ignore_ascii_case("content-length") {
+            self.length = value.trim().parse().unwrap_or_default();
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
             self.chunked |= value.to_ascii_lowercase().contains("chunked");
         }
     }
@@ -189,7 +164,7 @@ mod tests {
         for size in 1..=stream.len() {
             let mut parts = Framing::default();
             stream.as_bytes().chunks(size).for_each(|part| parts.feed(part));
-            assert_eq!((parts.place, parts.heads), (whole.place, whole.heads), "in parts of {size}");
+            assert_eq!((parts.place, parts.message_starts), (whole.place, whole.message_starts), "in parts of {size}");
         }
         whole
     }
@@ -212,11 +187,11 @@ mod tests {
         ] {
             let framing = after(&message);
             assert!(framing.is_between_messages(), "{message:?}: {framing:?}");
-            assert_eq!(framing.message_starts(), heads, "{message:?}");
-            assert_eq!(after(&(message.clone() + "\r\n\r\n")).message_starts(), heads, "line ends begin nothing");
+            assert_eq!(framing.message_starts, heads, "{message:?}");
+            assert_eq!(after(&(message.clone() + "\r\n\r\n")).message_starts, heads, "line ends begin nothing");
             let more = after(&(message.clone() + "P"));
             assert_eq!(
-                (more.is_in_headers(), more.message_starts(), more.complete_messages()),
+                (more.is_in_headers(), more.message_starts, more.complete_messages()),
                 (true, heads + 1, heads),
                 "{message:?}"
             );

@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code, Problem};
-use super::state::App;
+use super::state::{App, TelemetryState};
 
 /// State of the server and its models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,7 +60,7 @@ fn registry_status(registry: &RegistryContext) -> &'static str {
 }
 
 fn is_ready(app: &App) -> bool {
-    !app.lifecycle.draining.load(Ordering::Relaxed) && app.models.registry.snapshot().is_ready()
+    !app.draining.load(Ordering::Relaxed) && app.models.registry.snapshot().is_ready()
 }
 
 /// State of the server and its models.
@@ -109,15 +109,12 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
     if is_ready(&app) {
         return Ok("ready\n");
     }
-    if app.lifecycle.draining.load(Ordering::Relaxed) {
+    if app.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let snapshot = app.models.registry.snapshot();
-    let has_default_model = snapshot.resolve(None, None).is_ok();
-    let detail = if has_default_model {
-        "Other models are still being loaded."
-    } else {
-        "The default model does not answer yet."
+    let detail = match app.models.registry.snapshot().resolve(None, None) {
+        Ok(_) => "Other models are still being loaded.",
+        Err(_) => "The default model does not answer yet.",
     };
     Err(ApiError::new(Code::ModelNotReady, detail))
 }
@@ -125,28 +122,25 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
 /// Prometheus metrics.
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let cache = app.inference.engine.cache.as_ref();
-    let (bytes, entries) = cache.map_or((0, 0), |cache| cache.size());
-    app.telemetry.metrics.set_cache_size(bytes, entries);
-    app.telemetry.metrics.set_lost_lines(predictd_telemetry::lost_lines());
-    if let Some(SpanCounts { recorded, delivered, failed }) = app.telemetry.spans.as_ref().map(SpanTracer::counts) {
+    let TelemetryState { metrics, spans, .. } = &app.telemetry;
+    let (bytes, entries) = app.inference.engine.cache.as_ref().map_or((0, 0), |cache| cache.size());
+    metrics.set_cache_size(bytes, entries);
+    metrics.set_lost_lines(predictd_telemetry::lost_lines());
+    if let Some(SpanCounts { recorded, delivered, failed }) = spans.as_ref().map(SpanTracer::counts) {
         for (state, spans) in [("recorded", recorded), ("delivered", delivered), ("failed", failed)] {
-            app.telemetry.metrics.set_spans(state, spans);
+            metrics.set_spans(state, spans);
         }
     }
-    app.telemetry.metrics.set_ready(is_ready(&app));
+    metrics.set_ready(is_ready(&app));
     if let Some(services) = app.models.registry_runtime.as_ref().map(RegistryRuntime::services) {
         let registry = &services.context;
-        app.telemetry.metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
-        app.telemetry.metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
-        app.telemetry.metrics.set_unserved_models(registry.unserved_model_count());
-        app.telemetry.metrics.set_feedback_waiting(services.feedback.spooled_bytes());
+        metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
+        metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
+        metrics.set_unserved_models(registry.unserved_model_count());
+        metrics.set_feedback_waiting(services.feedback.spooled_bytes());
     }
-    let versions = app.models.registry.snapshot().version_statuses();
-    let text = app
-        .telemetry
-        .metrics
-        .render(&versions)
+    let text = metrics
+        .render(&app.models.registry.snapshot().version_statuses())
         .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

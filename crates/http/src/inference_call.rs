@@ -12,16 +12,15 @@ use predictd_inference::response::InferenceResponse;
 use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
 use predictd_text::input::Input;
 
-use super::cache_control::cache_mode;
 use super::caller::Caller;
-use super::deadline::request_deadline;
 use super::error::{ApiError, Code};
+use super::prediction::{Prediction, ResponseOptions};
+use super::prediction_headers::{UserId, cache_mode, request_deadline};
 use super::rate_limit;
 use super::response_budget::{ResponseBudget, ResponseGrant};
 use super::response_reservation::ReservationHandle;
 use super::response_size::ResponseSize;
 use super::state::App;
-use super::user_id::UserId;
 
 /// What the head of a prediction request says, and the service that answers it.
 pub struct InferenceCall {
@@ -98,8 +97,22 @@ impl InferenceCall {
     }
 }
 
+/// The next answer as a client sees it. `pointer`: where a part of its input stands in the body.
+///
+/// # Errors
+/// Why there is none.
+pub fn next_prediction(
+    answers: &mut InferenceResponse,
+    budget: &ResponseBudget,
+    options: ResponseOptions,
+    pointer: impl FnOnce(InputPart) -> String,
+) -> Result<Prediction, ApiError> {
+    let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
+    Prediction::from_answer(answer.map_err(|failure| to_api_error(budget, failure, pointer))?, options)
+}
+
 /// The error that a client gets. `pointer`: where a part of the request stands in the body.
-pub fn to_api_error(
+fn to_api_error(
     budget: &ResponseBudget,
     failure: InferenceFailure,
     pointer: impl FnOnce(InputPart) -> String,

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use serde_json::Number;
+use serde_path_to_error::{Path, Segment};
 
 use super::error::{ApiError, Code};
 
@@ -22,10 +24,8 @@ pub fn is_list(body: &[u8]) -> bool {
 /// 400 for what is not JSON, 422 for JSON of another form.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let pointer = to_json_pointer(error.path());
-        to_api_error(error.inner(), &pointer)
-    })?;
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| to_api_error(error.inner(), &to_json_pointer(error.path())))?;
     reader.end().map_err(|error| to_api_error(&error, ""))?;
     Ok(value)
 }
@@ -35,37 +35,11 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 /// # Errors
 /// If it is none from 0 to 2³² - 1.
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    Option::<WholeNumber>::deserialize(deserializer).map(|number| number.map(|WholeNumber(number)| number))
-}
-
-struct WholeNumber(u32);
-
-impl<'de> Deserialize<'de> for WholeNumber {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_u32(WholeNumberVisitor)
-    }
-}
-
-struct WholeNumberVisitor;
-
-impl Visitor<'_> for WholeNumberVisitor {
-    type Value = WholeNumber;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("u32")
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<WholeNumber, E> {
-        u32::try_from(number).map(WholeNumber).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
-    }
-
+    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
+    let fits = |number: &f64| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and in range")]
-    fn visit_f64<E: Error>(self, number: f64) -> Result<WholeNumber, E> {
-        if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
-            return Ok(WholeNumber(number as u32));
-        }
-        Err(E::invalid_value(Unexpected::Float(number), &self))
-    }
+    let whole = number.as_f64().filter(fits).map(|number| number as u32);
+    whole.map(Some).ok_or_else(|| D::Error::custom("another number, expected u32"))
 }
 
 fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
@@ -81,14 +55,14 @@ fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
 
 /// serde's message without the value that the client sent.
 fn describe_data_error(message: &str) -> String {
-    if let Some(name) = quoted_name(message, "unknown field ") {
-        return format!("unknown field `{name}`");
-    }
-    if let Some(name) = quoted_name(message, "missing field ") {
-        return format!("the field `{name}` is missing");
-    }
-    if let Some(name) = quoted_name(message, "duplicate field ") {
-        return format!("the field `{name}` stands there twice");
+    for (prefix, before, after) in [
+        ("unknown field ", "unknown field", ""),
+        ("missing field ", "the field", " is missing"),
+        ("duplicate field ", "the field", " stands there twice"),
+    ] {
+        if let Some(name) = quoted_name(message, prefix) {
+            return format!("{before} `{name}`{after}");
+        }
     }
     match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("expected {}", json_type_name(expected)),
@@ -111,7 +85,7 @@ fn quoted_name(message: &str, prefix: &str) -> Option<String> {
 /// What serde expected, in words of JSON: clients know nothing of Rust's types.
 fn json_type_name(expected: &str) -> &str {
     match expected {
-        "u32" => "a whole number from 0 to 4294967295",
+        "u32" | "a JSON number" => "a whole number from 0 to 4294967295",
         "a sequence" => "a list",
         structure if structure.starts_with("struct ") => "an object",
         other => other,
@@ -119,16 +93,16 @@ fn json_type_name(expected: &str) -> &str {
 }
 
 /// A path as a JSON pointer (RFC 6901).
-fn to_json_pointer(path: &serde_path_to_error::Path) -> String {
+fn to_json_pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {
         match segment {
-            serde_path_to_error::Segment::Seq { index } => _ = write!(pointer, "/{index}"),
-            serde_path_to_error::Segment::Map { key } => {
+            Segment::Seq { index } => _ = write!(pointer, "/{index}"),
+            Segment::Map { key } => {
                 let key: String = key.chars().take(MAX_ECHOED_CHARS).collect();
                 _ = write!(pointer, "/{}", key.replace('~', "~0").replace('/', "~1"));
             }
-            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+            Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
     pointer
@@ -146,6 +120,30 @@ mod tests {
         text: String,
         #[expect(dead_code, reason = "only parsed")]
         flag: Option<bool>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct NumberBody {
+        #[serde(default, deserialize_with = "whole_number")]
+        top_k: Option<u32>,
+    }
+
+    #[test]
+    fn json_whole_number_in_any_notation_is_read() {
+        for (body, expected) in [
+            ("{}", None),
+            (r#"{"top_k":null}"#, None),
+            (r#"{"top_k":0}"#, Some(0)),
+            (r#"{"top_k":3.0}"#, Some(3)),
+            (r#"{"top_k":3e0}"#, Some(3)),
+            (r#"{"top_k":4294967295}"#, Some(u32::MAX)),
+        ] {
+            assert_eq!(from_json::<NumberBody>(body.as_bytes()).unwrap().top_k, expected, "{body}");
+        }
+        for value in ["4294967296", "18446744073709551615", "-1", "0.5", "1e300", "\"3\"", "true", "[]", "{}"] {
+            let error = from_json::<NumberBody>(format!("{{\"top_k\":{value}}}").as_bytes()).unwrap_err();
+            assert_eq!(error.detail, "/top_k: expected a whole number from 0 to 4294967295", "{value}");
+        }
     }
 
     fn parse_failure(body: &str) -> (u16, String) {

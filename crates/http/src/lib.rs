@@ -14,14 +14,13 @@
 //! - [`content_type`], [`content_encoding`], [`charset`]: types of bodies, compressed bodies, bodies that are not UTF-8
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`validation`]: JSON to types, rules for fields
-//! - [`deadline`], [`process_stall`]: the time a client allows, and since when
-//! - [`cache_control`]: what a client wants of the result cache
+//! - [`prediction_headers`]: the time a client allows, whom the answers are for, the result cache; [`process_stall`]: since when
 //! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with its wire types
 //! - [`metrics_server`]: a listener for commands that are no server
 //! - [`drift`]: whether texts and answers are still like before, for operators
 //! - [`log_filter`]: what is logged, changed by operators
 //! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
-//! - [`inference_call`]: from a handler to the inference service; [`user_id`]: whom the answers are for
+//! - [`inference_call`]: from a handler to the inference service
 //! - [`candidate_labels`]: rules for labels in a request
 //! - [`prediction`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -39,7 +38,6 @@ pub mod batch;
 pub mod body;
 pub mod body_limits;
 pub mod buffer_sizes;
-pub mod cache_control;
 pub mod caller;
 pub mod caller_rates;
 pub mod candidate_labels;
@@ -52,7 +50,6 @@ pub mod content_encoding;
 pub mod content_type;
 pub mod cors;
 pub mod cors_origins;
-pub mod deadline;
 pub mod docs;
 pub mod drift;
 pub mod error;
@@ -71,6 +68,7 @@ pub mod models;
 pub mod observability;
 pub mod predict;
 pub mod prediction;
+pub mod prediction_headers;
 pub mod process_stall;
 pub mod rate_limit;
 pub mod registry;
@@ -85,7 +83,6 @@ pub mod settings;
 pub mod state;
 pub mod tls;
 pub mod trace_context;
-pub mod user_id;
 pub mod validation;
 pub mod watched_keys;
 

@@ -33,9 +33,8 @@ impl ListenAddress {
                 "{self}: the host name cannot be resolved ({error}); use an address, or a name that the system knows"
             )
         })?;
-        let addresses: Vec<SocketAddr> = resolved.collect();
-        let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-        first.map(|address| Self::Address(*address)).ok_or_else(|| format!("{self}: the host name has no address"))
+        let first = resolved.min_by_key(SocketAddr::is_ipv6);
+        first.map(Self::Address).ok_or_else(|| format!("{self}: the host name has no address"))
     }
 
     /// True if only processes of this machine can reach it.
@@ -90,23 +89,17 @@ impl FromStr for ListenAddress {
         let wrong = || "this is neither ADDRESS:PORT such as 127.0.0.1:8000, nor HOST:PORT, nor unix:PATH".to_owned();
         let (name, port) = typed.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().map_err(|_| wrong())?;
-        let name = parse_host_name(name).map_err(|_| wrong())?;
+        let name = parse_host_name(name).ok_or_else(wrong)?;
         // Digits alone are a wrong address.
         if name.bytes().all(|c| c.is_ascii_digit() || c == b'.') { Err(wrong()) } else { Ok(Self::Host(name, port)) }
     }
 }
 
 /// A host name, in lower case.
-///
-/// # Errors
-/// A sentence.
-pub fn parse_host_name(typed: &str) -> Result<String, String> {
+fn parse_host_name(typed: &str) -> Option<String> {
     let typed = typed.trim();
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-    if (1..=253).contains(&typed.len()) && typed.bytes().all(fits) {
-        return Ok(typed.to_ascii_lowercase());
-    }
-    Err("this is no host name, such as predictd.internal".to_owned())
+    ((1..=253).contains(&typed.len()) && typed.bytes().all(fits)).then(|| typed.to_ascii_lowercase())
 }
 
 /// A host name without a dot at its end, or an IP address, in the form in which a `Host` header is compared.
@@ -120,7 +113,7 @@ pub fn parse_admin_host(typed: &str) -> Result<String, String> {
         return Ok(address.to_canonical().to_string());
     }
     parse_host_name(typed.trim_end_matches('.'))
-        .map_err(|_| "this is neither a host name, such as predictd.internal, nor an IP address".to_owned())
+        .ok_or_else(|| "this is neither a host name, such as predictd.internal, nor an IP address".to_owned())
 }
 
 #[cfg(test)]

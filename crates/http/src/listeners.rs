@@ -1,17 +1,19 @@
 //! The sockets of a server: bound before anything is loaded, so that a port in use is reported at once.
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{Error, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs::{self, Permissions};
+use std::io::{self, Error, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio_util::either::Either;
 
-use super::listen_address::ListenAddress;
+use super::listen_address::{ListenAddress, UNIX_PREFIX};
 use super::settings::{AcceptMode, AccessSettings};
 
 /// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
@@ -28,46 +30,31 @@ pub struct Listeners {
     /// For everybody.
     pub data: DataListener,
     /// For probes and operators.
-    pub admin: BoundListener,
+    pub admin: Listener,
 }
 
 /// The data listener: it takes connections, or will.
 #[derive(Debug)]
 pub enum DataListener {
     /// It takes them.
-    Open(BoundListener),
+    Open(Listener),
     /// It refuses them until it is opened.
     Closed(TcpSocket),
     /// The Unix socket is made when it is opened.
     Unbound(PathBuf),
 }
 
-/// A socket that takes connections, in no runtime yet.
-#[derive(Debug)]
-pub enum BoundListener {
-    /// At an address.
-    Tcp(std::net::TcpListener),
-    /// At a path.
-    Unix(std::os::unix::net::UnixListener, SocketFile),
-}
-
-/// A socket that takes connections, in a runtime.
+/// A socket that takes connections.
 #[derive(Debug)]
 pub enum Listener {
     /// At an address.
-    Tcp(tokio::net::TcpListener),
+    Tcp(TcpListener),
     /// At a path.
-    Unix(tokio::net::UnixListener, SocketFile),
+    Unix(UnixListener, SocketFile),
 }
 
 /// A connection.
-#[derive(Debug)]
-pub enum ClientStream {
-    /// To an address.
-    Tcp(TcpStream),
-    /// To a Unix socket.
-    Unix(UnixStream),
-}
+pub type ClientStream = Either<TcpStream, UnixStream>;
 
 /// The file of a Unix socket. It is removed when this is dropped, unless another one is in its place.
 #[derive(Debug)]
@@ -80,7 +67,7 @@ pub struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if file_identity(&self.path).is_some_and(|now| now == self.identity)
-            && let Err(error) = std::fs::remove_file(&self.path)
+            && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
         }
@@ -88,18 +75,6 @@ impl Drop for SocketFile {
 }
 
 impl DataListener {
-    /// Its address.
-    ///
-    /// # Errors
-    /// That of the system, or if it is a Unix socket.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        match self {
-            Self::Open(bound) => bound.local_addr(),
-            Self::Closed(socket) => socket.local_addr(),
-            Self::Unbound(_) => Err(ErrorKind::Unsupported.into()),
-        }
-    }
-
     /// True if it takes connections.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -110,11 +85,11 @@ impl DataListener {
     ///
     /// # Errors
     /// That of the system; another process may have opened a socket of the same address meanwhile.
-    pub fn open(self) -> std::io::Result<Listener> {
+    pub fn open(self) -> io::Result<Listener> {
         match self {
-            Self::Open(bound) => bound.into_listener(),
+            Self::Open(listener) => Ok(listener),
             Self::Closed(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
-            Self::Unbound(path) => bind_unix(&path, DATA_SOCKET_MODE)?.into_listener(),
+            Self::Unbound(path) => bind_unix(&path, DATA_SOCKET_MODE),
         }
     }
 }
@@ -122,67 +97,47 @@ impl DataListener {
 impl Display for DataListener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open(bound) => write!(f, "{bound}"),
+            Self::Open(listener) => listener.fmt(f),
             Self::Closed(socket) => fmt_address(socket.local_addr(), f),
-            Self::Unbound(path) => write!(f, "{}", ListenAddress::Unix(path.clone())),
+            Self::Unbound(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
         }
     }
 }
 
-impl BoundListener {
-    /// Its address.
-    ///
-    /// # Errors
-    /// That of the system, or if it is a Unix socket.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr(),
-            Self::Unix(..) => Err(ErrorKind::Unsupported.into()),
-        }
-    }
-
-    /// The same in the runtime that this is called in.
-    ///
-    /// # Errors
-    /// That of the system.
-    pub fn into_listener(self) -> std::io::Result<Listener> {
-        Ok(match self {
-            Self::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Self::Unix(listener, file) => Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
-        })
-    }
-}
-
-impl Display for BoundListener {
+impl Display for Listener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => fmt_address(listener.local_addr(), f),
-            Self::Unix(_, file) => write!(f, "{}", ListenAddress::Unix(file.path.clone())),
+            Self::Unix(_, file) => write!(f, "{UNIX_PREFIX}{}", file.path.display()),
         }
     }
 }
 
-fn fmt_address(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
+fn fmt_address(address: io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
     match address {
-        Ok(address) => write!(f, "{address}"),
-        Err(error) => write!(f, "{error}"),
-    }
-}
-
-impl From<tokio::net::TcpListener> for Listener {
-    fn from(listener: tokio::net::TcpListener) -> Self {
-        Self::Tcp(listener)
+        Ok(address) => address.fmt(f),
+        Err(error) => error.fmt(f),
     }
 }
 
 impl Listener {
+    /// The same in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub fn into_current_runtime(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener.into_std()?)?),
+            Self::Unix(listener, file) => Self::Unix(UnixListener::from_std(listener.into_std()?)?, file),
+        })
+    }
+
     /// The next connection, with the address of its other end: loopback for a Unix socket.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(ClientStream, SocketAddr)>> {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(ClientStream, IpAddr)>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (ClientStream::Tcp(stream), peer)),
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (Either::Left(stream), peer.ip())),
             Self::Unix(listener, _) => {
-                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                listener.poll_accept(cx).map_ok(|(stream, _)| (ClientStream::Unix(stream), local))
+                listener.poll_accept(cx).map_ok(|(stream, _)| (Either::Right(stream), Ipv4Addr::LOCALHOST.into()))
             }
         }
     }
@@ -201,24 +156,20 @@ impl Listeners {
         };
         let admin = bind_listener(&settings.admin_listen, ADMIN_SOCKET_MODE);
         Ok(Self {
-            data: data.map_err(|error| bind_error("--listen", &settings.listen, &error))?,
-            admin: admin.map_err(|error| bind_error("--admin-listen", &settings.admin_listen, &error))?,
+            data: data.map_err(|error| format!("--listen {}: {error}", settings.listen))?,
+            admin: admin.map_err(|error| format!("--admin-listen {}: {error}", settings.admin_listen))?,
         })
     }
 }
 
-fn bind_error(option: &str, listen: &ListenAddress, error: &Error) -> String {
-    format!("{option} {listen}: {error}")
-}
-
-fn bind_listener(listen: &ListenAddress, mode: u32) -> std::io::Result<BoundListener> {
+fn bind_listener(listen: &ListenAddress, mode: u32) -> io::Result<Listener> {
     match listen {
         ListenAddress::Unix(path) => bind_unix(path, mode),
-        listen => Ok(BoundListener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?.into_std()?)),
+        listen => Ok(Listener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?)),
     }
 }
 
-fn bind_tcp(listen: &ListenAddress) -> std::io::Result<TcpSocket> {
+fn bind_tcp(listen: &ListenAddress) -> io::Result<TcpSocket> {
     let ListenAddress::Address(address) = listen else {
         return Err(Error::new(ErrorKind::InvalidInput, "the host name was not resolved"));
     };
@@ -230,38 +181,40 @@ fn bind_tcp(listen: &ListenAddress) -> std::io::Result<TcpSocket> {
 }
 
 /// A Unix socket at this path, which only users with these rights can connect to.
-fn bind_unix(path: &Path, mode: u32) -> std::io::Result<BoundListener> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     // The file gets the socket's own mode, less what the umask takes: there is no moment in which others could connect.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     socket.bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
     let identity =
         file_identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
     let file = SocketFile { path: path.to_owned(), identity };
-    Ok(BoundListener::Unix(socket.listen(BACKLOG)?.into_std()?, file))
+    Ok(Listener::Unix(socket.listen(BACKLOG)?, file))
 }
 
 /// Removes a socket file without a listener, as a killed process leaves it.
-fn remove_stale_socket(path: &Path) -> std::io::Result<()> {
-    let metadata = match std::fs::symlink_metadata(path) {
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     if !metadata.file_type().is_socket() {
-        let sentence = "there is a file that is no socket: remove it, or choose another path";
-        return Err(Error::new(ErrorKind::AlreadyExists, sentence));
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file that is no socket: remove it, or choose another path",
+        ));
     }
     if has_listener(path)? {
         return Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket"));
     }
-    std::fs::remove_file(path)
+    fs::remove_file(path)
 }
 
 /// True if a process listens on this socket, even one that accepts nothing now.
-fn has_listener(path: &Path) -> std::io::Result<bool> {
+fn has_listener(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
@@ -274,7 +227,7 @@ fn has_listener(path: &Path) -> std::io::Result<bool> {
 
 /// Device and number of a file.
 fn file_identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let metadata = fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 

@@ -1,9 +1,6 @@
 //! `/admin/log`: what is logged, changed while the server runs.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,7 +8,6 @@ use super::body::{RequestBody, ValidatedJson};
 use super::caller::Caller;
 use super::error::{ApiError, Code};
 use super::json;
-use super::state::App;
 use crate::settings::RequestLimits;
 
 /// Longest filter, in bytes.
@@ -40,7 +36,7 @@ impl RequestBody for LogFilter {
 
 /// What is logged.
 #[utoipa::path(get, path = "/admin/log", tag = "admin", responses((status = 200, body = LogFilter)))]
-pub async fn show(State(_): State<Arc<App>>) -> Result<Json<LogFilter>, ApiError> {
+pub async fn show() -> Result<Json<LogFilter>, ApiError> {
     let none = || ApiError::new(Code::Internal, "This process does not log.");
     Ok(Json(LogFilter { filter: predictd_telemetry::current_filter().ok_or_else(none)? }))
 }
@@ -48,7 +44,6 @@ pub async fn show(State(_): State<Arc<App>>) -> Result<Json<LogFilter>, ApiError
 /// Log something else from now on, until the server ends.
 #[utoipa::path(put, path = "/admin/log", tag = "admin", request_body = LogFilter, responses((status = 200, body = LogFilter)))]
 pub async fn update(
-    State(_): State<Arc<App>>,
     caller: Caller,
     ValidatedJson(request, _memory): ValidatedJson<LogFilter>,
 ) -> Result<Json<LogFilter>, ApiError> {

@@ -4,53 +4,38 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Lines of refusals in a second.
-const MAX_LINES_PER_SECOND: u64 = 100;
-
 /// Counts the refusals of the current second.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LogSampler {
+    max_lines_per_second: u64,
     started_at: OnceLock<Instant>,
     current_second: AtomicU64,
     count_in_second: AtomicU64,
 }
 
-/// What is to be done about a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SampleDecision {
-    /// It is logged.
-    Log,
-    /// It is logged, and says that so many others were not.
-    LogAfterSuppressed(u64),
-    /// It is counted only.
-    Suppress,
-}
-
 impl LogSampler {
     /// None so far.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { started_at: OnceLock::new(), current_second: AtomicU64::new(0), count_in_second: AtomicU64::new(0) }
+    pub const fn new(max_lines_per_second: u64) -> Self {
+        Self {
+            max_lines_per_second,
+            started_at: OnceLock::new(),
+            current_second: AtomicU64::new(0),
+            count_in_second: AtomicU64::new(0),
+        }
     }
 
-    /// One more.
-    pub fn sample(&self) -> SampleDecision {
+    /// One more. If it is to be logged: how many before it were not since the last line.
+    pub fn sample(&self) -> Option<u64> {
         self.sample_at(self.started_at.get_or_init(Instant::now).elapsed().as_secs())
     }
 
-    fn sample_at(&self, second: u64) -> SampleDecision {
+    fn sample_at(&self, second: u64) -> Option<u64> {
         if self.current_second.swap(second, Ordering::Relaxed) != second {
             // The last second's, but for those that another thread counts just now.
-            return match self.count_in_second.swap(1, Ordering::Relaxed) {
-                seen if seen > MAX_LINES_PER_SECOND => SampleDecision::LogAfterSuppressed(seen - MAX_LINES_PER_SECOND),
-                _ => SampleDecision::Log,
-            };
+            return Some(self.count_in_second.swap(1, Ordering::Relaxed).saturating_sub(self.max_lines_per_second));
         }
-        if self.count_in_second.fetch_add(1, Ordering::Relaxed) < MAX_LINES_PER_SECOND {
-            SampleDecision::Log
-        } else {
-            SampleDecision::Suppress
-        }
+        (self.count_in_second.fetch_add(1, Ordering::Relaxed) < self.max_lines_per_second).then_some(0)
     }
 }
 
@@ -60,14 +45,11 @@ mod tests {
 
     #[test]
     fn log_sampler_over_limit_next_second_reports_rest() {
-        let refusals = LogSampler::new();
-        let turns: Vec<SampleDecision> = (0..250).map(|_| refusals.sample_at(0)).collect();
-        assert_eq!(turns.iter().filter(|turn| **turn == SampleDecision::Log).count(), 100);
-        assert!(turns[100..].iter().all(|turn| *turn == SampleDecision::Suppress));
-        assert_eq!(
-            (refusals.sample_at(1), refusals.sample_at(1)),
-            (SampleDecision::LogAfterSuppressed(150), SampleDecision::Log)
-        );
-        assert_eq!(refusals.sample_at(5), SampleDecision::Log);
+        let refusals = LogSampler::new(100);
+        let turns: Vec<Option<u64>> = (0..250).map(|_| refusals.sample_at(0)).collect();
+        assert_eq!(turns.iter().filter(|turn| **turn == Some(0)).count(), 100);
+        assert!(turns[100..].iter().all(Option::is_none));
+        assert_eq!((refusals.sample_at(1), refusals.sample_at(1)), (Some(150), Some(0)));
+        assert_eq!(refusals.sample_at(5), Some(0));
     }
 }

@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
-use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
+use predictd_inference::{InferenceRequest, InputPart};
 use predictd_text::input::Input;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,9 +14,10 @@ use validator::{Validate, ValidateArgs};
 use super::body::{RequestBody, ValidatedJson};
 use super::candidate_labels::{self, CandidateLabel};
 use super::error::{ApiError, Problem};
-use super::inference_call::{InferenceCall, to_api_error};
+use super::inference_call::{InferenceCall, next_prediction};
 use super::json;
 use super::prediction::{Prediction, ResponseOptions};
+use super::prediction_headers::PredictionHeaders;
 use super::response_size::{ResponseFields, ResponseSize};
 use super::validation;
 use crate::settings::RequestLimits;
@@ -72,7 +73,7 @@ pub struct PredictRequest {
 
 /// A text. At most `--max-text-chars` characters, not blank, and without control characters other than tab and the ends
 /// of lines unless `--markup` or the model says otherwise.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(
     example = "My new card has not come yet, where is it?",
     min_length = 1,
@@ -111,13 +112,15 @@ fn labels_only_error(pointer: &str) -> ApiError {
 
 impl PredictRequest {
     fn selector(&self) -> ModelSelector<'_> {
-        let Self { model, version, user_id, .. } = self;
-        ModelSelector { model: model.as_deref(), version: version.as_deref(), user_id: user_id.as_deref() }
+        ModelSelector {
+            model: self.model.as_deref(),
+            version: self.version.as_deref(),
+            user_id: self.user_id.as_deref(),
+        }
     }
 
     fn options(&self) -> ResponseOptions {
-        let top_k = self.top_k.map(|k| k as usize);
-        ResponseOptions { probabilities: self.return_probabilities, top_k, raw_scores: self.raw_scores }
+        ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
 
     /// The most that the response can need.
@@ -154,20 +157,10 @@ fn pointer(has_labels: bool, part: InputPart) -> String {
     path = "/predict",
     tag = "predictions",
     request_body = PredictRequest,
-    params(
-        ("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout"),
-        ("X-User-Id" = Option<String>, Header, nullable = false, min_length = 1, max_length = 256, description = "Who asks, as user_id: an experiment answers one user always with the same version")
-    ),
+    params(PredictionHeaders),
     responses(
         (status = 200, body = Prediction),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model or version"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits"),
         (status = 500, body = Problem, content_type = "application/problem+json", description = "The model failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Overloaded, or the model is not ready"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "Out of time"),
     )
 )]
 pub async fn predict(
@@ -183,8 +176,6 @@ pub async fn predict(
     let request = request.into_inference(&call, route);
     let (mut answers, reservation) = call.infer(request, size, pointer).await?;
     let summary = answers.summary.take().map(Extension);
-    let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
-    let answer = answer.map_err(|failure| to_api_error(&call.app.limits.response_budget, failure, pointer))?;
-    let prediction = Json(Prediction::from_answer(answer, options)?);
-    Ok((summary, reservation.map(Extension), prediction).into_response())
+    let prediction = next_prediction(&mut answers, &call.app.limits.response_budget, options, pointer)?;
+    Ok((summary, reservation.map(Extension), Json(prediction)).into_response())
 }

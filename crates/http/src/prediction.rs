@@ -10,18 +10,18 @@ use utoipa::ToSchema;
 use super::error::{ApiError, Code};
 
 /// What a request wants to see of an answer.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct ResponseOptions {
     /// One score per label.
     pub probabilities: bool,
     /// The best labels, this many.
-    pub top_k: Option<usize>,
+    pub top_k: Option<u32>,
     /// The model's own scores instead of probabilities.
     pub raw_scores: bool,
 }
 
 /// The answer to one text.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Prediction {
     /// The label; a list of labels for a multi-label model; left out for regression.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ pub struct Prediction {
 }
 
 /// One value, or a list of them.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// Exactly one.
@@ -65,7 +65,7 @@ pub enum OneOrMany<T> {
 }
 
 /// A label with its score.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LabelScore {
     /// The label.
     pub label: String,
@@ -74,7 +74,7 @@ pub struct LabelScore {
 }
 
 /// Something that was found in a text.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FoundEntity {
     /// Its kind, or its whole label where tokens stand by themselves.
     pub label: String,
@@ -89,7 +89,7 @@ pub struct FoundEntity {
 }
 
 /// A model version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ModelVersionName {
     /// Name of the model.
     pub name: String,
@@ -98,7 +98,7 @@ pub struct ModelVersionName {
 }
 
 /// An arm of an experiment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ArmAttribution {
     /// The experiment.
     pub name: String,
@@ -117,19 +117,20 @@ impl Prediction {
     pub fn from_answer(answer: ItemAnswer, options: ResponseOptions) -> Result<Self, ApiError> {
         let output = &answer.output.prediction;
         let scores = output.scores(options.raw_scores);
-        let named = NamedScores { labels: answer.labels(), scores: &scores };
+        let labels = answer.labels();
         let mut prediction = None;
         let mut confidence = None;
         let mut number = None;
         let mut entities = None;
         match &output.outcome {
             HeadOutcome::Label(index) => {
-                prediction = Some(OneOrMany::One(named.label(*index)?));
-                confidence = Some(OneOrMany::One(named.score(*index)?));
+                let (label, score) = labelled_score(labels, &scores, *index)?;
+                prediction = Some(OneOrMany::One(label));
+                confidence = Some(OneOrMany::One(score));
             }
             HeadOutcome::Labels(indices) => {
-                let labels = indices.iter().map(|&index| named.label(index)).collect::<Result<_, _>>()?;
-                let scores = indices.iter().map(|&index| named.score(index)).collect::<Result<_, _>>()?;
+                let chosen = indices.iter().map(|&index| labelled_score(labels, &scores, index));
+                let (labels, scores) = chosen.collect::<Result<_, _>>()?;
                 prediction = Some(OneOrMany::Many(labels));
                 confidence = Some(OneOrMany::Many(scores));
             }
@@ -137,10 +138,20 @@ impl Prediction {
                 let raw = output.raw_scores.first().filter(|_| options.raw_scores);
                 number = Some(*raw.unwrap_or(score));
             }
-            HeadOutcome::Entities(found) => entities = Some(found.iter().cloned().map(FoundEntity::from).collect()),
+            HeadOutcome::Entities(found) => {
+                let found = found.iter().cloned();
+                let shown = found.map(|Entity { label, score, start, end, text }| FoundEntity {
+                    label,
+                    score,
+                    start,
+                    end,
+                    text,
+                });
+                entities = Some(shown.collect());
+            }
         }
         let has_labels = prediction.is_some();
-        let top = options.top_k.filter(|_| has_labels).map(|k| named.top(k)).transpose()?;
+        let top = options.top_k.filter(|_| has_labels).map(|k| best_labels(labels, &scores, k as usize)).transpose()?;
         let model = ModelVersionName { name: answer.model.name.clone(), version: answer.model.version.clone() };
         let fell_back = answer.source != AnswerSource::Arm;
         Ok(Self {
@@ -159,35 +170,14 @@ impl Prediction {
     }
 }
 
-/// The scores of an answer with their labels.
-struct NamedScores<'a> {
-    labels: &'a [String],
-    scores: &'a [f32],
+/// The label at this place, with its score.
+fn labelled_score(labels: &[String], scores: &[f32], index: usize) -> Result<(String, f32), ApiError> {
+    let label = labels.get(index).cloned().zip(scores.get(index).copied());
+    label.ok_or_else(|| ApiError::new(Code::Internal, "The model's labels do not fit its scores."))
 }
 
-impl NamedScores<'_> {
-    fn label(&self, index: usize) -> Result<String, ApiError> {
-        self.labels.get(index).cloned().ok_or_else(mismatch_error)
-    }
-
-    fn score(&self, index: usize) -> Result<f32, ApiError> {
-        self.scores.get(index).copied().ok_or_else(mismatch_error)
-    }
-
-    /// The best labels, at most `k`.
-    fn top(&self, k: usize) -> Result<Vec<LabelScore>, ApiError> {
-        let best = top_k(self.scores, k).into_iter();
-        best.map(|(index, score)| Ok(LabelScore { label: self.label(index)?, score })).collect()
-    }
-}
-
-fn mismatch_error() -> ApiError {
-    ApiError::new(Code::Internal, "The model's labels do not fit its scores.")
-}
-
-impl From<Entity> for FoundEntity {
-    fn from(entity: Entity) -> Self {
-        let Entity { label, score, start, end, text } = entity;
-        Self { label, score, start, end, text }
-    }
+/// The best labels, at most `k`.
+fn best_labels(labels: &[String], scores: &[f32], k: usize) -> Result<Vec<LabelScore>, ApiError> {
+    let best = top_k(scores, k).into_iter().map(|(index, _)| labelled_score(labels, scores, index));
+    best.map(|best| best.map(|(label, score)| LabelScore { label, score })).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use predictd_metrics::RefusalReason;
 
 use super::caller::Caller;
@@ -14,11 +14,14 @@ use super::error::{ApiError, rate_limited_error};
 use super::state::App;
 
 /// Takes one text before the body is read; a batch takes the others once they are known.
-pub async fn charge_first_text(State(app): State<Arc<App>>, caller: Caller, request: Request, next: Next) -> Response {
-    match charge(&app, &caller, NonZeroU32::MIN, NonZeroU32::MIN) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
+pub async fn charge_first_text(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    charge(&app, &caller, NonZeroU32::MIN, NonZeroU32::MIN)?;
+    Ok(next.run(request).await)
 }
 
 /// Takes the texts of a batch that are not taken yet: all but one.
@@ -26,10 +29,9 @@ pub async fn charge_first_text(State(app): State<Arc<App>>, caller: Caller, requ
 /// # Errors
 /// 429 with the time to wait, 422 for a batch that never fits.
 pub fn charge_remaining_texts(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
-    let whole = u32::try_from(texts).unwrap_or(u32::MAX);
-    let Some(whole) = NonZeroU32::new(whole) else { return Ok(()) };
-    let Some(rest) = NonZeroU32::new(whole.get() - 1) else { return Ok(()) };
-    charge(app, caller, rest, whole)
+    let texts = u32::try_from(texts).unwrap_or(u32::MAX);
+    let Some(rest) = NonZeroU32::new(texts.saturating_sub(1)) else { return Ok(()) };
+    charge(app, caller, rest, rest.saturating_add(1))
 }
 
 fn charge(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {

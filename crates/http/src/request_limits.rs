@@ -5,38 +5,39 @@ use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Version};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::error::{ApiError, Code};
 use crate::settings::RequestLimits;
 
 /// Refuses a head that is too large, or that does not say whom it is for (RFC 9112, 3.2).
-pub async fn check_request(State(limits): State<RequestLimits>, request: Request, next: Next) -> Response {
+pub async fn check_request(
+    State(limits): State<RequestLimits>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     match find_violation(&request, &limits) {
-        Some(error) => error.into_response(),
-        None => next.run(request).await,
+        Some((code, detail)) => Err(ApiError::new(code, detail)),
+        None => Ok(next.run(request).await),
     }
 }
 
-fn find_violation(request: &Request, limits: &RequestLimits) -> Option<ApiError> {
+fn find_violation(request: &Request, limits: &RequestLimits) -> Option<(Code, String)> {
     let RequestLimits { max_headers, max_header_bytes, max_uri_bytes: max_uri, .. } = *limits;
     let uri = request.uri();
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     if path + uri.authority().map_or(0, |authority| authority.as_str().len()) > max_uri {
-        return Some(ApiError::new(Code::UriTooLong, format!("The URI has more than {max_uri} bytes.")));
+        return Some((Code::UriTooLong, format!("The URI has more than {max_uri} bytes.")));
     }
     let headers = request.headers();
     if headers.len() > max_headers {
-        return Some(ApiError::new(Code::HeadersTooLarge, format!("There are more than {max_headers} headers.")));
+        return Some((Code::HeadersTooLarge, format!("There are more than {max_headers} headers.")));
     }
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > max_header_bytes {
-        return Some(ApiError::new(
-            Code::HeadersTooLarge,
-            format!("The headers have more than {max_header_bytes} bytes."),
-        ));
+        return Some((Code::HeadersTooLarge, format!("The headers have more than {max_header_bytes} bytes.")));
     }
-    find_host_violation(headers, request.version()).map(|detail| ApiError::new(Code::InvalidHost, detail))
+    find_host_violation(headers, request.version()).map(|detail| (Code::InvalidHost, detail.to_owned()))
 }
 
 fn find_host_violation(headers: &HeaderMap, version: Version) -> Option<&'static str> {

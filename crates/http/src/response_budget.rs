@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hyper::body::Body as _;
 use parking_lot::Mutex;
 use predictd_metrics::{Metrics, RefusalReason};
@@ -30,13 +30,14 @@ const EVICTION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A client that takes no byte for longer than this loses its connection if others wait for memory.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Memory for the responses of the admin listener, in bytes.
-const ADMIN_BUDGET_BYTES: usize = 4 << 20;
+pub const ADMIN_BUDGET_BYTES: usize = 4 << 20;
 /// Memory of each listener for metrics alone, in bytes.
 const MONITORING_BUDGET_BYTES: usize = 2 << 20;
 /// The route whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
 const MONITORING_ROUTE: &str = "/metrics";
-/// How often a response that is there already asks for memory, each time after a client that does not read was cut off.
-const MAX_RESERVE_ATTEMPTS: usize = 5;
+/// How often a response that is there already asks for memory; from the second time on, a client that does not read was
+/// cut off before.
+const MAX_RESERVE_ATTEMPTS: usize = 6;
 
 /// The budget of one listener.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub struct ResponseBudget {
 }
 
 /// Extension of a response whose bytes all responses share: it needs no memory of its own.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SharedBody;
 
 /// What a request may use for its response.
@@ -79,12 +80,6 @@ impl ResponseBudget {
         })
     }
 
-    /// The budget of the admin listener.
-    #[must_use]
-    pub fn new_admin(metrics: &Arc<Metrics>) -> Arc<Self> {
-        Self::new(ADMIN_BUDGET_BYTES, metrics)
-    }
-
     /// Gives up requests that wait, and all that come: the server ends.
     pub fn close(&self) {
         self.free_units.close();
@@ -109,40 +104,40 @@ impl ResponseBudget {
             return Ok(ResponseGrant { reservation: None, max_entity_bytes: None });
         }
         let all = self.total_units * UNIT_BYTES;
-        let entities = match all.checked_sub(size.memory_bytes) {
-            Some(_) => None,
-            None => Some(all.checked_sub(size.memory_bytes_without_entities).ok_or_else(|| self.too_large_error())?),
+        let max_entity_bytes = if size.memory_bytes > all {
+            Some(all.checked_sub(size.memory_bytes_without_entities).ok_or_else(|| self.too_large_error())?)
+        } else {
+            None
         };
-        let units = self.units_for(size.memory_bytes.min(all)).unwrap_or(u32::MAX);
+        let units = to_units(size.memory_bytes.min(all));
         let acquired = match Arc::clone(&self.free_units).try_acquire_many_owned(units) {
             Ok(permit) => Some(permit),
             Err(_) => self.wait_for_units(units, deadline).await,
         };
         let permit = acquired.ok_or_else(|| self.overloaded_error())?;
-        Ok(ResponseGrant {
-            reservation: Some(ReservationHandle::new(permit, &self.metrics)),
-            max_entity_bytes: entities,
-        })
+        Ok(ResponseGrant { reservation: Some(ReservationHandle::new(permit, &self.metrics)), max_entity_bytes })
     }
 
     /// Reserves memory for a response that is there already. One that is larger than its part of the budget takes all
     /// of it. If none is free, clients that do not read are cut off; it is not waited for others.
     async fn reserve_now(&self, bytes: usize, monitoring: bool) -> Result<ReservationHandle, ApiError> {
-        let part = if monitoring { &self.free_monitoring_units } else { &self.free_units };
-        let most = if monitoring { MONITORING_BUDGET_BYTES / UNIT_BYTES } else { self.total_units };
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).min(most)).unwrap_or(u32::MAX);
-        for _ in 0..MAX_RESERVE_ATTEMPTS {
+        let (part, all) = if monitoring {
+            (&self.free_monitoring_units, MONITORING_BUDGET_BYTES)
+        } else {
+            (&self.free_units, self.total_units * UNIT_BYTES)
+        };
+        let units = to_units(bytes.min(all));
+        for attempt in 1..=MAX_RESERVE_ATTEMPTS {
             if let Ok(permit) = Arc::clone(part).try_acquire_many_owned(units) {
                 return Ok(ReservationHandle::new(permit, &self.metrics));
             }
-            if !self.evict_stalled() {
+            if attempt == MAX_RESERVE_ATTEMPTS || !self.evict_stalled() {
                 break;
             }
             // The connection ends on another task.
             tokio::time::sleep(EVICTION_POLL_INTERVAL).await;
         }
-        let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.overloaded_error())?;
-        Ok(ReservationHandle::new(permit, &self.metrics))
+        Err(self.overloaded_error())
     }
 
     /// Waits for so many units. Requests are served in the order in which they came.
@@ -186,20 +181,17 @@ impl ResponseBudget {
         let longest = stalled.filter(|(time, _)| *time > STALL_TIMEOUT).max_by_key(|(time, _)| *time);
         if let Some((_, exchange)) = longest {
             *last = Some(Instant::now());
-            exchange.evict();
+            exchange.eviction.cancel();
         }
         longest.is_some()
     }
 
-    /// Units of so many bytes; nothing if the budget does not have them.
-    fn units_for(&self, bytes: usize) -> Option<u32> {
-        u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok().filter(|&units| units as usize <= self.total_units)
-    }
-
     fn overloaded_error(&self) -> ApiError {
         self.metrics.http.record_refusal(RefusalReason::ResponseMemory);
-        let detail = "Too many large responses wait for clients to read them. Try again after the time in Retry-After.";
-        ApiError::new(Code::Overloaded, detail)
+        ApiError::new(
+            Code::Overloaded,
+            "Too many large responses wait for clients to read them. Try again after the time in Retry-After.",
+        )
     }
 
     /// The refusal of a request whose response needs more memory than the whole budget.
@@ -220,7 +212,7 @@ pub async fn reserve_response_memory(
     State(budget): State<Arc<ResponseBudget>>,
     request: Request,
     next: Next,
-) -> Response {
+) -> Result<Response, ApiError> {
     let monitoring = request.uri().path() == MONITORING_ROUTE;
     let mut response = next.run(request).await;
     let size = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
@@ -228,12 +220,15 @@ pub async fn reserve_response_memory(
         && response.extensions().get::<ReservationHandle>().is_none()
         && response.extensions().get::<SharedBody>().is_none()
     {
-        match budget.reserve_now(bytes, monitoring).await {
-            Ok(reserved) => _ = response.extensions_mut().insert(reserved),
-            Err(error) => return error.into_response(),
-        }
+        let reservation = budget.reserve_now(bytes, monitoring).await?;
+        response.extensions_mut().insert(reservation);
     }
-    response
+    Ok(response)
+}
+
+/// Units that bytes of a budget take.
+fn to_units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -270,12 +265,12 @@ mod tests {
         let budget = ResponseBudget::new(LARGE_RESPONSE_BYTES, &Arc::new(Metrics::new().unwrap()));
         let mut unread = send_request(&budget, "/admin/feedback").await;
         let reserved = unread.extensions_mut().remove::<ReservationHandle>().unwrap();
-        let exchange = ConnectionState::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        let exchange = ConnectionState::new([127, 0, 0, 1].into(), Arc::default());
         let answer = exchange.begin_request().into_tracked_body(Body::empty(), reserved.shrink_to(None));
         exchange.mark_write_stalled();
         budget.register(&exchange);
         let connection = tokio::spawn(async move {
-            exchange.wait_until_evicted().await;
+            exchange.eviction.cancelled().await;
             drop((answer, exchange));
         });
         while send_request(&budget, "/admin/feedback").await.status() != StatusCode::OK {

@@ -27,7 +27,7 @@ impl ReservationHandle {
     /// The reservation of this permit.
     pub(super) fn new(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
         let metrics = Arc::clone(metrics);
-        metrics.http.add_response_memory(to_signed(permit.num_permits() * UNIT_BYTES));
+        metrics.http.add_response_memory(permit_bytes(&permit));
         Self(Arc::new(Reservation { permit, metrics }))
     }
 
@@ -41,7 +41,7 @@ impl ReservationHandle {
         }
         let more = reservation.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
         if let Some(more) = reservation.permit.split(more) {
-            reservation.metrics.http.add_response_memory(-to_signed(more.num_permits() * UNIT_BYTES));
+            reservation.metrics.http.add_response_memory(-permit_bytes(&more));
         }
         Some(reservation)
     }
@@ -49,10 +49,10 @@ impl ReservationHandle {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.metrics.http.add_response_memory(-to_signed(self.permit.num_permits() * UNIT_BYTES));
+        self.metrics.http.add_response_memory(-permit_bytes(&self.permit));
     }
 }
 
-fn to_signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
+fn permit_bytes(permit: &OwnedSemaphorePermit) -> i64 {
+    i64::try_from(permit.num_permits() * UNIT_BYTES).unwrap_or(i64::MAX)
 }

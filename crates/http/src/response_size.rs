@@ -32,7 +32,7 @@ const TRANSPORT_BYTES: usize = MAX_BUFFER_BYTES + PART_BYTES;
 const MAX_RECEIPT_LABELS_BYTES: usize = 6 << 10;
 
 /// What each answer of a response shows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct ResponseFields<'a> {
     /// The labels of the request, for an answer with candidate labels.
     pub candidate_labels: Option<&'a [String]>,
@@ -41,7 +41,7 @@ pub struct ResponseFields<'a> {
 }
 
 /// The most that a response can need, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseSize {
     /// Memory, from the first answer to the last byte written.
     pub memory_bytes: usize,
@@ -59,12 +59,11 @@ impl ResponseSize {
         fields: ResponseFields<'_>,
     ) -> Self {
         let sizes = models.map(|model| Self::max_for_model(model, texts.clone(), fields));
-        let largest = sizes.reduce(|a, b| Self {
+        sizes.fold(Self::default(), |a, b| Self {
             memory_bytes: a.memory_bytes.max(b.memory_bytes),
             memory_bytes_without_entities: a.memory_bytes_without_entities.max(b.memory_bytes_without_entities),
             json_bytes: a.json_bytes.max(b.json_bytes),
-        });
-        largest.unwrap_or(Self { memory_bytes: 0, memory_bytes_without_entities: 0, json_bytes: 0 })
+        })
     }
 
     fn max_for_model(model: &LoadedVersion, texts: impl Iterator<Item = usize>, fields: ResponseFields<'_>) -> Self {
@@ -81,28 +80,22 @@ impl ResponseSize {
         let chosen = if many { CHOSEN_LABEL_BYTES * own.len() } else { 0 };
         let answer = decisions * (ANSWER_BYTES + SCORE_BYTES * own.len().max(2) + chosen);
         let item = ITEM_JSON_BYTES + labels.json_bytes(fields, many);
-        let mut answers = 0;
-        let mut entities = 0;
-        let mut json = 0;
+        let mut size = Self::default();
         let mut largest = item;
         for bytes in texts {
-            let written = if finds_entities {
-                max_entities(model, bytes) * (ENTITY_JSON_BYTES + labels.max_bytes) + MAX_ESCAPE_FACTOR * bytes
-            } else {
-                0
-            };
-            answers += answer;
-            entities += max_entity_bytes(model, bytes);
-            json += item + written;
-            largest = largest.max(item + written);
+            let mut item = item;
+            if finds_entities {
+                item += max_entities(model, bytes) * (ENTITY_JSON_BYTES + labels.max_bytes) + MAX_ESCAPE_FACTOR * bytes;
+            }
+            size.memory_bytes_without_entities += answer;
+            size.memory_bytes += max_entity_bytes(model, bytes);
+            size.json_bytes += item;
+            largest = largest.max(item);
         }
         // Two of the largest items: one as it is made, one as JSON.
-        let without_entities = answers + json.min(TRANSPORT_BYTES + PART_BYTES) + 2 * largest;
-        Self {
-            memory_bytes: without_entities + entities,
-            memory_bytes_without_entities: without_entities,
-            json_bytes: json,
-        }
+        size.memory_bytes_without_entities += size.json_bytes.min(TRANSPORT_BYTES + PART_BYTES) + 2 * largest;
+        size.memory_bytes += size.memory_bytes_without_entities;
+        size
     }
 }
 
@@ -126,8 +119,10 @@ impl LabelLengths {
     /// The lists of an answer in JSON.
     fn json_bytes(&self, fields: ResponseFields<'_>, many: bool) -> usize {
         let probabilities = if fields.options.probabilities { NUMBER_JSON_BYTES * self.count.max(2) } else { 0 };
-        let top =
-            fields.options.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
+        let top = fields
+            .options
+            .top_k
+            .map_or(0, |k| (k as usize).min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
         let chosen = if many {
             MAX_ESCAPE_FACTOR * self.total_bytes
                 + (NUMBER_JSON_BYTES + 3) * self.count

@@ -25,29 +25,20 @@ pub struct JsonResultStream<I> {
     is_finished: bool,
 }
 
-impl<I, T> JsonResultStream<I>
-where
-    I: Iterator<Item = T> + Send + Unpin + 'static,
-    T: Serialize,
-{
-    /// The list of these items.
-    pub fn new(items: I) -> Self {
-        Self { items, is_started: false, is_finished: false }
-    }
-
-    /// The response, of which `json` says how many bytes it can have: at once if these are few, else part by part.
+impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> JsonResultStream<I> {
+    /// The response with the list of these items, of which `json` says how many bytes it can have: at once if these are few,
+    /// else part by part.
     ///
     /// # Errors
     /// [`ApiError`] if an item cannot be written as JSON, which only a bug can cause.
-    pub fn into_json_response(mut self, json: usize) -> Result<Response, ApiError> {
+    pub fn json_response(items: I, json: usize) -> Result<Response, ApiError> {
         let broken = |_| ApiError::new(Code::Internal, "The answer could not be written as JSON.");
+        let mut stream = Self { items, is_started: false, is_finished: false };
         let body = if json > MAX_UNSTREAMED_BYTES {
-            Body::new(self)
+            Body::new(stream)
         } else {
             let mut whole = Vec::new();
-            while !self.is_finished {
-                self.write_items(&mut whole, usize::MAX).map_err(broken)?;
-            }
+            stream.write_items(&mut whole, usize::MAX).map_err(broken)?;
             Body::from(whole)
         };
         Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
@@ -69,11 +60,7 @@ where
     }
 }
 
-impl<I, T> hyper::body::Body for JsonResultStream<I>
-where
-    I: Iterator<Item = T> + Send + Unpin + 'static,
-    T: Serialize,
-{
+impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> hyper::body::Body for JsonResultStream<I> {
     type Data = Bytes;
     type Error = serde_json::Error;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Paths};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, PathItem, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
@@ -39,71 +39,94 @@ impl RouteTable {
         Self { router: OpenApiRouter::with_openapi(docs::ApiDescription::openapi()), app: Arc::clone(app) }
     }
 
-    /// A route without a key.
+    /// Routes without a key.
     #[must_use]
-    pub fn public(self, (schemas, mut paths, router): DescribedRoutes) -> Self {
-        paths.paths.values_mut().flat_map(operations).for_each(add_default_problem);
-        Self { router: self.router.routes((schemas, paths, router)), app: self.app }
+    pub fn public(self, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
+        Self { router: listed.into_iter().fold(self.router, OpenApiRouter::routes), ..self }
     }
 
-    /// A route for keys of this scope.
+    /// Routes for keys of this scope.
     #[must_use]
-    pub fn scoped(self, scope: Scope, (schemas, mut paths, router): DescribedRoutes) -> Self {
-        for operation in paths.paths.values_mut().flat_map(operations) {
-            add_default_problem(operation);
-            add_problem_response(operation, "401", "No API key, or none that is known");
-            add_problem_response(operation, "403", "The API key is not good for this");
-            // The empty one: a server without a key file asks for none.
-            let key = SecurityRequirement::new(SECURITY_SCHEME_NAME, [scope.name()]);
-            operation.security = Some(vec![SecurityRequirement::default(), key]);
+    pub fn scoped(mut self, scope: Scope, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
+        for (schemas, mut paths, router) in listed {
+            add_problems(
+                &mut paths,
+                &[("401", "No API key, or none that is known"), ("403", "The API key is not good for this")],
+            );
+            for operation in operations(&mut paths) {
+                // The empty one: a server without a key file asks for none.
+                let key = SecurityRequirement::new(SECURITY_SCHEME_NAME, [scope.name()]);
+                operation.security = Some(vec![SecurityRequirement::default(), key]);
+            }
+            let mut router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::authorize));
+            if paths.paths.keys().any(|path| path.starts_with(ADMIN_ROUTE_PREFIX)) {
+                router = router.layer(from_fn_with_state(Arc::clone(&self.app.access.admin_hosts), admin_guard::check));
+            }
+            self.router = self.router.routes((schemas, paths, router));
         }
-        let mut router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::authorize));
-        if paths.paths.keys().any(|path| path.starts_with(ADMIN_ROUTE_PREFIX)) {
-            router = router.layer(from_fn_with_state(Arc::clone(&self.app.access.admin_hosts), admin_guard::check));
-        }
-        Self { router: self.router.routes((schemas, paths, router)), app: self.app }
+        self
     }
 
-    /// A route that takes texts: for keys that may predict.
+    /// Routes that take texts: for keys that may predict.
     #[must_use]
-    pub fn predictions(self, listed: DescribedRoutes) -> Self {
-        self.with_body(Scope::Predict, listed)
+    pub fn predictions(self, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
+        let problems = [
+            ("404", "No such model or version"),
+            ("422", "A field is missing, unknown or out of its limits"),
+            ("503", "Overloaded, or the model is not ready"),
+            ("504", "Out of time"),
+        ];
+        self.with_body(Scope::Predict, &problems, listed)
     }
 
     /// A route that takes feedback: for keys with the feedback scope.
     #[must_use]
     pub fn feedback(self, listed: DescribedRoutes) -> Self {
-        self.with_body(Scope::Feedback, listed)
+        self.with_body(Scope::Feedback, &[], [listed])
     }
 
-    /// A route within the caller's rate, with a body whose head is checked.
-    fn with_body(self, scope: Scope, (schemas, mut paths, router): DescribedRoutes) -> Self {
-        for operation in paths.paths.values_mut().flat_map(operations) {
-            add_problem_response(operation, "408", "The body came too slowly");
-            add_problem_response(operation, "429", "More texts than the caller's rate allows");
-        }
-        let router = router
-            .layer(from_fn_with_state(Arc::clone(&self.app), body::check_headers))
-            .layer(from_fn_with_state(Arc::clone(&self.app), rate_limit::charge_first_text));
-        self.scoped(scope, (schemas, paths, router))
+    /// Routes within the caller's rate, with a body whose head is checked.
+    fn with_body(
+        self,
+        scope: Scope,
+        problems: &[(&str, &str)],
+        listed: impl IntoIterator<Item = DescribedRoutes>,
+    ) -> Self {
+        let app = Arc::clone(&self.app);
+        let listed = listed.into_iter().map(|(schemas, mut paths, router)| {
+            add_problems(&mut paths, problems);
+            add_problems(
+                &mut paths,
+                &[
+                    ("400", "Not JSON, cut short, or a header without a valid value"),
+                    ("408", "The body came too slowly"),
+                    ("413", "Body over --max-body"),
+                    ("415", "Not JSON in UTF-8"),
+                    ("429", "More texts than the caller's rate allows"),
+                ],
+            );
+            let router = router
+                .layer(from_fn_with_state(Arc::clone(&app), body::check_headers))
+                .layer(from_fn_with_state(Arc::clone(&app), rate_limit::charge_first_text));
+            (schemas, paths, router)
+        });
+        self.scoped(scope, listed)
     }
 
-    /// Method and path of every route.
+    /// What the routes are, without what all of them have in common.
     #[must_use]
-    pub fn methods_and_paths(&self) -> Vec<(&'static str, String)> {
-        let paths = self.router.get_openapi().paths.paths.iter();
-        let of_path = |(path, item): (&String, &PathItem)| {
-            let methods = [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)];
-            let there = methods.into_iter().filter(|(_, operation)| operation.is_some());
-            there.map(|(method, _)| (method, path.clone())).collect::<Vec<_>>()
-        };
-        paths.flat_map(of_path).collect()
+    pub fn description(&self) -> &Document {
+        self.router.get_openapi()
     }
 
     /// The router, with the description of its routes as two more public ones.
     pub fn with_description(self) -> Router<Arc<App>> {
         let (mut router, mut api) = self.router.split_for_parts();
-        add_components(&mut api);
+        // Every route can answer with a problem: the errors that layers make are not repeated at each.
+        add_problems(&mut api.paths, &[("default", "Any other problem")]);
+        let components = api.components.get_or_insert_default();
+        components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+        components.add_security_scheme(SECURITY_SCHEME_NAME, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         for (path, method_router) in docs::routes(&api) {
             router = router.route(path, method_router);
         }
@@ -112,27 +135,22 @@ impl RouteTable {
 
     /// The router alone.
     pub fn without_description(self) -> Router<Arc<App>> {
-        self.router.split_for_parts().0
+        self.router.into()
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
+fn operations(paths: &mut Paths) -> impl Iterator<Item = &mut Operation> {
+    let items = paths.paths.values_mut();
+    items.flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten())
 }
 
-/// Every route can answer with a problem: the errors that layers make are not repeated at each.
-fn add_default_problem(operation: &mut Operation) {
-    add_problem_response(operation, "default", "Any other problem");
-}
-
-fn add_problem_response(operation: &mut Operation, status: &str, description: &str) {
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
-    let response = ResponseBuilder::new().description(description).content("application/problem+json", content);
-    operation.responses.responses.insert(status.to_owned(), response.build().into());
-}
-
-fn add_components(api: &mut Document) {
-    let components = api.components.get_or_insert_default();
-    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
-    components.add_security_scheme(SECURITY_SCHEME_NAME, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+fn add_problems(paths: &mut Paths, problems: &[(&str, &str)]) {
+    for operation in operations(paths) {
+        for (status, description) in problems {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+            let response =
+                ResponseBuilder::new().description(*description).content("application/problem+json", content);
+            operation.responses.responses.insert((*status).to_owned(), response.build().into());
+        }
+    }
 }

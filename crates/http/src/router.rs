@@ -1,9 +1,12 @@
 //! The routes of both listeners, and the layers over them.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use predictd_metrics::PanicSite;
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
@@ -22,15 +25,11 @@ use crate::api_keys::Scope;
 /// Every route of the data listener.
 pub fn router(app: Arc<App>) -> Router {
     let routes = RouteTable::new(&app)
-        .predictions(routes!(predict::predict))
-        .predictions(routes!(batch::batch_predict))
+        .predictions([routes!(predict::predict), routes!(batch::batch_predict)])
         .feedback(routes!(feedback::feedback))
-        .scoped(Scope::Predict, routes!(models::list))
-        .scoped(Scope::Predict, routes!(models::show))
-        .scoped(Scope::Metrics, routes!(health::metrics))
-        .public(routes!(health::health))
-        .public(routes!(health::livez))
-        .public(routes!(health::readyz));
+        .scoped(Scope::Predict, [routes!(models::list), routes!(models::show)])
+        .scoped(Scope::Metrics, [routes!(health::metrics)])
+        .public([routes!(health::health), routes!(health::livez), routes!(health::readyz)]);
     apply_layers(routes.with_description(), app)
 }
 
@@ -44,40 +43,44 @@ pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
 #[must_use]
 pub fn admin_routes(app: &Arc<App>) -> RouteTable {
     let routes = RouteTable::new(app)
-        .scoped(Scope::Admin, routes!(log_filter::show, log_filter::update))
-        .scoped(Scope::Admin, routes!(feedback::export::export))
-        .scoped(Scope::Metrics, routes!(drift::show))
-        .scoped(Scope::Metrics, routes!(health::metrics))
-        .public(routes!(health::health))
-        .public(routes!(health::livez))
-        .public(routes!(health::readyz));
+        .scoped(Scope::Admin, [routes!(log_filter::show, log_filter::update), routes!(feedback::export::export)])
+        .scoped(Scope::Metrics, [routes!(drift::show), routes!(health::metrics)])
+        .public([routes!(health::health), routes!(health::livez), routes!(health::readyz)]);
     add_experiment_routes(add_registry_routes(routes))
 }
 
 fn add_registry_routes(routes: RouteTable) -> RouteTable {
-    routes
-        .scoped(Scope::Admin, routes!(registry::list))
-        .scoped(Scope::Admin, routes!(registry::show))
-        .scoped(Scope::Admin, routes!(registry::history))
-        .scoped(Scope::Admin, routes!(registry::register))
-        .scoped(Scope::Admin, routes!(registry::activate))
-        .scoped(Scope::Admin, routes!(registry::roll_back))
-        .scoped(Scope::Admin, routes!(registry::add_metrics))
-        .scoped(Scope::Admin, routes!(registry::pin))
-        .scoped(Scope::Admin, routes!(registry::remove))
-        .scoped(Scope::Admin, routes!(registry::upload::exists, registry::upload::upload))
+    routes.scoped(
+        Scope::Admin,
+        [
+            routes!(registry::list),
+            routes!(registry::show),
+            routes!(registry::history),
+            routes!(registry::register),
+            routes!(registry::activate),
+            routes!(registry::roll_back),
+            routes!(registry::add_metrics),
+            routes!(registry::pin),
+            routes!(registry::remove),
+            routes!(registry::upload::exists, registry::upload::upload),
+        ],
+    )
 }
 
 fn add_experiment_routes(routes: RouteTable) -> RouteTable {
-    routes
-        .scoped(Scope::Admin, routes!(experiments::list))
-        .scoped(Scope::Admin, routes!(experiments::show, experiments::define, experiments::delete))
-        .scoped(Scope::Admin, routes!(experiments::history))
-        .scoped(Scope::Admin, routes!(experiments::results))
-        .scoped(Scope::Admin, routes!(experiments::start))
-        .scoped(Scope::Admin, routes!(experiments::pause))
-        .scoped(Scope::Admin, routes!(experiments::end))
-        .scoped(Scope::Admin, routes!(experiments::promote))
+    routes.scoped(
+        Scope::Admin,
+        [
+            routes!(experiments::list),
+            routes!(experiments::show, experiments::define, experiments::delete),
+            routes!(experiments::history),
+            routes!(experiments::results),
+            routes!(experiments::start),
+            routes!(experiments::pause),
+            routes!(experiments::end),
+            routes!(experiments::promote),
+        ],
+    )
 }
 
 /// Every layer over all routes of the data listener.
@@ -94,6 +97,12 @@ fn apply_layers_with_budget(
     budget: Arc<ResponseBudget>,
     cors: Option<CorsLayer>,
 ) -> Router {
+    let metrics = Arc::clone(&app.telemetry.metrics);
+    // The message of a panic may hold anything: it is not logged here.
+    let answer_panic = move |_: Box<dyn Any + Send>| {
+        metrics.record_panic(PanicSite::Handler);
+        ApiError::new(Code::Internal, "The request met a bug of the server and was given up.").into_response()
+    };
     router
         .fallback(async || ApiError::new(Code::NotFound, "There is no such route; GET /docs lists them."))
         .method_not_allowed_fallback(async || {
@@ -105,7 +114,7 @@ fn apply_layers_with_budget(
         .layer(from_fn_with_state(budget, response_budget::reserve_response_memory))
         .layer(from_fn_with_state(app.limits.requests, request_limits::check_request))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
-        .layer(CatchPanicLayer::custom(observability::PanicResponder(Arc::clone(&app.telemetry.metrics))))
+        .layer(CatchPanicLayer::custom(answer_panic))
         // Outside of what refuses, so that pages can read why.
         .layer(option_layer(cors))
         .layer(from_fn_with_state(Arc::clone(&app), observability::observe))

@@ -26,7 +26,7 @@ pub struct AccessSettings {
 }
 
 /// When the data listener takes connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum AcceptMode {
     /// From the start: requests for a model that is still being loaded get 503.
@@ -52,11 +52,7 @@ impl ServerTimingMode {
     /// True for a client that asks for it, or does not.
     #[must_use]
     pub fn is_enabled_for(self, is_requested: bool) -> bool {
-        match self {
-            Self::Off => false,
-            Self::OnRequest => is_requested,
-            Self::Always => true,
-        }
+        self == Self::Always || (self == Self::OnRequest && is_requested)
     }
 }
 
@@ -70,7 +66,7 @@ pub struct TlsFiles {
 }
 
 /// What a request may be at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
     /// Headers.
     pub max_headers: usize,
@@ -95,7 +91,7 @@ pub struct RequestLimits {
 }
 
 /// How long a client may keep the server waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct ClientTimeouts {
     /// For the first byte on a new connection.
     pub first_byte: Duration,

@@ -36,8 +36,8 @@ pub struct App {
     pub limits: LimitState,
     /// What operators see of requests.
     pub telemetry: TelemetryState,
-    /// Whether the server stops.
-    pub lifecycle: LifecycleState,
+    /// Set when the stop begins: the server is not ready any more.
+    pub draining: AtomicBool,
 }
 
 /// The models.
@@ -90,18 +90,11 @@ pub struct TelemetryState {
     pub server_timing: ServerTimingMode,
 }
 
-/// Whether the server stops.
-#[derive(Debug, Default)]
-pub struct LifecycleState {
-    /// Set when the stop begins: the server is not ready any more.
-    pub draining: AtomicBool,
-}
-
 impl App {
     /// Marks the server as stopping and ends loads, however the server ends. Callers that ask for models from now on must
     /// not take them for removed.
     pub fn begin_model_shutdown(&self) {
-        self.lifecycle.draining.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::Relaxed);
         if let Some(runtime) = &self.models.registry_runtime {
             runtime.services().context.stop_loading();
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 use predictd_engine::timings::Timings;
 use predictd_inference::request_summary::RequestSummary;
@@ -11,48 +11,42 @@ use predictd_telemetry::spans::{ParentSpan, RequestSpan};
 use super::client_address::client_address;
 use super::error::ApiError;
 
-const TRACE_PARENT_HEADER: HeaderName = HeaderName::from_static("traceparent");
-const TRACE_STATE_HEADER: HeaderName = HeaderName::from_static("tracestate");
 /// Longest state that is passed on: what the standard asks for. Each span that waits has it.
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
 /// The span that a request belongs to, if its headers name one (W3C Trace Context).
 ///
 /// Whether it is recorded is decided by who can be trusted: this machine, and the networks of trusted proxies.
+#[must_use]
 pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<ParentSpan<'a>> {
-    let mut parts = headers.get(TRACE_PARENT_HEADER)?.to_str().ok()?.split('-');
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let version = parts.next()?;
-    let trace = parts.next()?;
-    let span = parts.next()?;
+    let trace_id = parts.next()?;
+    let span_id = parts.next()?;
     let flags = parts.next()?;
-    let is_well_formed =
-        is_hexadecimal(version, 2) && is_hexadecimal(trace, 32) && is_hexadecimal(span, 16) && is_hexadecimal(flags, 2);
+    let is_well_formed = is_hexadecimal(version, 2)
+        && is_hexadecimal(trace_id, 32)
+        && is_hexadecimal(span_id, 16)
+        && is_hexadecimal(flags, 2);
     let is_known = is_well_formed && version != "ff" && (version != "00" || parts.next().is_none());
-    let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
-    let mut states = headers.get_all(TRACE_STATE_HEADER).iter();
+    let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
+    let mut states = headers.get_all("tracestate").iter();
     let state = states.next().filter(|state| state.len() <= MAX_TRACE_STATE_BYTES && states.next().is_none());
-    let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
-    (is_known && !is_zero(trace) && !is_zero(span)).then(|| ParentSpan {
-        trace_id: trace,
-        span_id: span,
-        is_sampled: sampled,
-        trace_state: state,
-        is_trusted: is_trusted(peer, headers, trusted),
+    let trace_state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
+    let client = client_address(peer, headers, trusted);
+    let has_ids = [trace_id, span_id].iter().all(|id| !id.trim_start_matches('0').is_empty());
+    (is_known && has_ids).then(|| ParentSpan {
+        trace_id,
+        span_id,
+        is_sampled,
+        trace_state,
+        is_trusted: client.is_loopback() || trusted.iter().any(|network| network.contains(&client)),
     })
 }
 
 /// True for this many lower-case hexadecimal digits.
 fn is_hexadecimal(part: &str, digits: usize) -> bool {
     part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn is_zero(part: &str) -> bool {
-    part.bytes().all(|c| c == b'0')
-}
-
-fn is_trusted(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {
-    let client = client_address(peer, headers, trusted);
-    client.is_loopback() || trusted.iter().any(|network| network.contains(&client))
 }
 
 /// Says how a request was answered, with a span for each part of its time.
@@ -75,18 +69,10 @@ pub fn record_response(
     for (name, count) in [("predictd.texts", texts), ("predictd.cached", cached), ("predictd.tokens", tokens)] {
         span.set_attribute(name, i64::try_from(*count).unwrap_or(i64::MAX));
     }
-    let Timings {
-        arrived_at: Some(since),
-        tokenize_time: tokenise,
-        queue_time: queue,
-        run_time: run,
-        batch_size: run_texts,
-    } = *timings
-    else {
-        return;
-    };
-    let run_texts = i64::try_from(run_texts).unwrap_or(i64::MAX);
-    span.record_child("tokenise", since, tokenise, None);
-    span.record_child("queue", since + tokenise, queue, None);
-    span.record_child("run", since + tokenise + queue, run, Some(("predictd.run_texts", run_texts)));
+    let Timings { arrived_at: Some(since), tokenize_time, queue_time, run_time, batch_size } = *timings else { return };
+    let run_texts = i64::try_from(batch_size).unwrap_or(i64::MAX);
+    span.record_child("tokenise", since, tokenize_time, None);
+    span.record_child("queue", since + tokenize_time, queue_time, None);
+    let run_start = since + tokenize_time + queue_time;
+    span.record_child("run", run_start, run_time, Some(("predictd.run_texts", run_texts)));
 }

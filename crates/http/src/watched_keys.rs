@@ -7,13 +7,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use parking_lot::Mutex;
+use axum::http::{HeaderMap, HeaderValue};
 use predictd_platform::file_watcher::FileWatcher;
-use tokio::time::Instant;
 
 use super::caller::Identity;
+use super::log_sampler::LogSampler;
 use crate::api_keys::{KeyFile, Scope};
 use crate::settings::AccessSettings;
 
@@ -26,7 +25,8 @@ pub struct WatchedKeys {
     /// `None` while there is no key file.
     key_file: Arc<FileWatcher<Option<KeyFile>>>,
     allow_anonymous: bool,
-    pub(super) unknown_key_log: UnknownKeyLog,
+    /// The audit line for unknown keys: at most one a second, whatever comes.
+    pub(super) unknown_key_log: LogSampler,
 }
 
 impl WatchedKeys {
@@ -38,19 +38,16 @@ impl WatchedKeys {
         let path = settings.key_file.clone();
         let named_error = |error: String| format!("--keys {}: {error}", settings.key_file.display());
         let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
-        let load = {
-            let path = path.clone();
-            move || match KeyFile::read(&path)? {
-                Some(file) => {
-                    must_be_there.store(true, Ordering::Relaxed);
-                    Ok(Some(file))
-                }
-                // A file that vanishes must not open the server.
-                None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
-                None => Ok(None),
+        let load = move || match KeyFile::read(&path)? {
+            Some(file) => {
+                must_be_there.store(true, Ordering::Relaxed);
+                Ok(Some(file))
             }
+            // A file that vanishes must not open the server.
+            None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
+            None => Ok(None),
         };
-        let file = FileWatcher::open("keys", vec![path], load).map_err(named_error)?;
+        let file = FileWatcher::open("keys", vec![settings.key_file.clone()], load).map_err(named_error)?;
         file.watch().map_err(|error| named_error(error.to_string()))?;
         let open = file.current().is_none();
         if open && !settings.listen.is_local() && !settings.allow_anonymous {
@@ -65,11 +62,7 @@ impl WatchedKeys {
                 settings.admin_listen
             ));
         }
-        Ok(Self {
-            key_file: file,
-            allow_anonymous: settings.allow_anonymous,
-            unknown_key_log: UnknownKeyLog::default(),
-        })
+        Ok(Self { key_file: file, allow_anonymous: settings.allow_anonymous, unknown_key_log: LogSampler::new(1) })
     }
 
     /// Reads the key file again, whether it has changed or not.
@@ -86,18 +79,19 @@ impl WatchedKeys {
             let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
             return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
         };
-        let bearer = |value: &str| {
-            let (scheme, key) = value.split_once(' ')?;
-            let key = key.trim_matches(' ');
-            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then(|| key.to_owned())
-        };
-        let key = first.to_str().ok().and_then(bearer).filter(|_| authorizations.next().is_none());
-        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
+        let key = bearer_key(first).filter(|_| authorizations.next().is_none());
+        let key = key.and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
         if !key.scopes.contains(&scope) {
             return Err(AuthError::MissingScope);
         }
         Ok(Identity::Key { name: key.name.clone(), rate: key.rate })
     }
+}
+
+fn bearer_key(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, key) = authorization.to_str().ok()?.split_once(' ')?;
+    let key = key.trim_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then_some(key)
 }
 
 /// Why a request may not use a route.
@@ -106,21 +100,4 @@ pub(super) enum AuthError {
     MissingKey,
     UnknownKey,
     MissingScope,
-}
-
-/// The audit line for unknown keys: at most one a second, whatever comes.
-#[derive(Debug, Default)]
-pub(super) struct UnknownKeyLog(Mutex<(Option<Instant>, u64)>);
-
-impl UnknownKeyLog {
-    pub(super) fn warn_sampled(&self, address: IpAddr) {
-        let mut state = self.0.lock();
-        let now = Instant::now();
-        if state.0.is_some_and(|last| now.duration_since(last).as_secs() < 1) {
-            state.1 += 1;
-            return;
-        }
-        tracing::warn!(client = %address, not_logged = state.1, "unknown API key refused");
-        *state = (Some(now), 0);
-    }
 }

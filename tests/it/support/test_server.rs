@@ -1,5 +1,6 @@
 //! A server in this process, and a client for it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,8 @@ pub const QUESTION: &str = "My new card has not come yet, where is it?";
 /// A running server. It stops when [`TestServer::stop`] is called or the test's runtime ends.
 pub struct TestServer {
     pub url: String,
-    pub address: std::net::SocketAddr,
-    pub admin: std::net::SocketAddr,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
     pub app: Arc<App>,
     pub shutdown: Shutdown,
     pub client: reqwest::Client,
@@ -126,7 +127,8 @@ impl TestServer {
         let settings = ServerSettings::resolve(args).unwrap();
         let server = prepare(&settings).unwrap();
         let listeners = Listeners::bind(&settings.access).unwrap();
-        let (address, admin) = (listeners.data.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
+        let address: SocketAddr = listeners.data.to_string().parse().unwrap();
+        let admin: SocketAddr = listeners.admin.to_string().parse().unwrap();
         let (app, shutdown) = (Arc::clone(server.app()), Shutdown::default());
         let task = tokio::spawn({
             let shutdown = shutdown.clone();

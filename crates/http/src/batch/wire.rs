@@ -3,27 +3,27 @@
 use predictd_inference::arm_route::ModelSelector;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use validator::{Validate, ValidateArgs, ValidationError};
+use validator::{Validate, ValidateArgs};
 
 use crate::body::RequestBody;
-use crate::error::{ApiError, FieldError, Problem};
+use crate::error::{ApiError, Problem};
 use crate::json;
 use crate::prediction::{Prediction, ResponseOptions};
 use crate::settings::RequestLimits;
 use crate::validation;
 
 /// Texts, and what to say about them.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[validate(context = RequestLimits)]
 pub struct BatchOptions {
     /// The texts, at most `--max-client-batch-size`.
     #[schema(value_type = Vec<BatchText>, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_text_count", use_context))]
+    #[validate(custom(function = "validation::check_text_count", use_context))]
     pub texts: Vec<String>,
     /// The second text of each, for a model that judges two; as many as there are texts.
     #[schema(value_type = Option<Vec<BatchText>>, nullable = false, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_text_count", use_context))]
+    #[validate(custom(function = "validation::check_text_count", use_context))]
     pub text_pairs: Option<Vec<String>>,
     /// Answer with one score per label.
     #[serde(default)]
@@ -82,64 +82,50 @@ pub struct BatchRequest {
     pub(super) is_bare_list: bool,
 }
 
-fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), ValidationError> {
-    validation::check_text_count(texts.len(), limits)
-}
-
 impl RequestBody for BatchRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if !json::is_list(bytes) {
             return Ok(Self { options: json::from_json(bytes)?, is_bare_list: false });
         }
-        let options = BatchOptions {
-            texts: json::from_json(bytes)?,
-            text_pairs: None,
-            return_probabilities: true,
-            top_k: None,
-            model: None,
-            version: None,
-            user_id: None,
-            raw_scores: false,
-        };
+        let texts = json::from_json(bytes)?;
+        let options = BatchOptions { texts, return_probabilities: true, ..BatchOptions::default() };
         Ok(Self { options, is_bare_list: true })
     }
 
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
-        let Err(errors) = self.options.validate_with_args(limits) else { return self.check_pair_count() };
-        let error = validation::to_api_error(&errors);
-        if !self.is_bare_list {
+        if let Err(errors) = self.options.validate_with_args(limits) {
+            let mut error = validation::to_api_error(&errors);
+            if self.is_bare_list {
+                // A bare list has no field `texts`.
+                for place in &mut error.errors {
+                    place.pointer = place.pointer.trim_start_matches("/texts").to_owned();
+                }
+                error = ApiError::from_field_errors(error.errors);
+            }
             return Err(error);
         }
-        // A bare list has no field `texts`.
-        let unnamed =
-            |error: FieldError| FieldError { pointer: error.pointer.trim_start_matches("/texts").to_owned(), ..error };
-        Err(ApiError::from_field_errors(error.errors.into_iter().map(unnamed).collect()))
+        // A second text for each, or for none.
+        let texts = self.options.texts.len();
+        match self.options.text_pairs.as_ref().map(Vec::len) {
+            Some(pairs) if pairs != texts => {
+                Err(ApiError::at_pointer("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl BatchOptions {
     pub(super) fn selector(&self) -> ModelSelector<'_> {
-        let Self { model, version, user_id, .. } = self;
-        ModelSelector { model: model.as_deref(), version: version.as_deref(), user_id: user_id.as_deref() }
+        ModelSelector {
+            model: self.model.as_deref(),
+            version: self.version.as_deref(),
+            user_id: self.user_id.as_deref(),
+        }
     }
 
     pub(super) fn response_options(&self) -> ResponseOptions {
-        let top_k = self.top_k.map(|k| k as usize);
-        ResponseOptions { probabilities: self.return_probabilities, top_k, raw_scores: self.raw_scores }
-    }
-}
-
-impl BatchRequest {
-    /// A second text for each, or for none.
-    fn check_pair_count(&self) -> Result<(), ApiError> {
-        let texts = self.options.texts.len();
-        let pairs = self.options.text_pairs.as_ref().map(Vec::len);
-        match pairs.filter(|&pairs| pairs != texts) {
-            Some(pairs) => {
-                Err(ApiError::at_pointer("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
-            }
-            None => Ok(()),
-        }
+        ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
 }
 

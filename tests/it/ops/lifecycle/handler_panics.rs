@@ -7,6 +7,7 @@ use axum::Router;
 use axum::routing::get;
 use predictd::http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd::http::connection::ConnectionHandler;
+use predictd::http::listeners::Listener;
 use predictd::metrics::PanicSite;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -32,7 +33,7 @@ async fn handler_panic_is_500_and_isolated() {
     let stop = CancellationToken::new();
     let end =
         StopSignals { drain: stop.clone(), drain_timeout: Duration::from_mins(1), abort: CancellationToken::new() };
-    let beside = tokio::spawn(serve(listener, front, 100, end));
+    let beside = tokio::spawn(serve(Listener::Tcp(listener), front, 100, end));
 
     let mut replies = JoinSet::new();
     for number in 0..60 {
