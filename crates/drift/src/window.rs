@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::DistributionCounts;
 use super::divergence::Divergence;
-use super::reference::Reference;
+use super::reference::{MIN_WINDOW_TEXTS, Reference};
 use super::signal::DriftSignal;
 use super::signal_state::{DriftLevel, DriftSignalState};
 
@@ -121,7 +121,7 @@ impl DriftDetector {
     #[must_use]
     pub fn min_window_texts(&self) -> u64 {
         let needed = DriftSignal::ALL.into_iter().filter_map(|signal| self.reference.min_window_texts(signal));
-        needed.max().unwrap_or(super::reference::MIN_WINDOW_TEXTS)
+        needed.max().unwrap_or(MIN_WINDOW_TEXTS)
     }
 
     /// Texts in the open window.
@@ -139,26 +139,22 @@ impl DriftDetector {
     /// Every signal as it is now.
     #[must_use]
     pub fn signal_reports(&self) -> [SignalReport; 4] {
-        self.map_signals(|signal, state| {
-            let of = |window: &WindowResult| {
-                select_signal(signal, window.divergences).map(|distance| (window.number, distance))
-            };
-            let judged = self.stored_windows.iter().rev().find_map(of);
+        DriftSignal::ALL.map(|signal| {
+            let state = self.signal_states.get(signal as usize).copied().unwrap_or_default();
+            let judged = self.stored_windows.iter().rev().find_map(|window| {
+                let distance = window.divergences.get(signal as usize).copied().flatten()?;
+                Some((window.number, distance))
+            });
+            let (last_window, divergence) = judged.unzip();
             SignalReport {
                 signal,
-                level: state.level(),
-                level_since_window: state.level_since_window(),
+                level: state.level,
+                level_since_window: state.level_since_window,
                 min_window_texts: self.reference.min_window_texts(signal),
-                last_window: judged.map(|(number, _)| number),
-                divergence: judged.map(|(_, distance)| distance),
+                last_window,
+                divergence,
             }
         })
-    }
-
-    /// Bytes that it takes, but for the reference, which never changes.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(self) + self.open_counts.memory_bytes() + self.stored_windows.capacity() * size_of::<WindowResult>()
     }
 
     fn close(&mut self, now: Duration) -> Option<&WindowResult> {
@@ -176,7 +172,7 @@ impl DriftDetector {
             opened_at: self.opened_at.take().unwrap_or(now),
             closed_at: now,
             divergences: distances,
-            levels: self.signal_states.map(|state| state.level()),
+            levels: self.signal_states.map(|state| state.level),
             level_changed: changed,
         };
         self.open_counts.clear();
@@ -186,21 +182,6 @@ impl DriftDetector {
         self.stored_windows.push_back(window);
         self.stored_windows.back()
     }
-
-    fn map_signals<T>(&self, of: impl Fn(DriftSignal, DriftSignalState) -> T) -> [T; 4] {
-        DriftSignal::ALL.map(|signal| of(signal, select_signal(signal, self.signal_states)))
-    }
-}
-
-/// One signal's of four things.
-fn select_signal<T>(signal: DriftSignal, of: [T; 4]) -> T {
-    let [labels, confidence, lengths, unknown] = of;
-    match signal {
-        DriftSignal::Labels => labels,
-        DriftSignal::Confidence => confidence,
-        DriftSignal::Lengths => lengths,
-        DriftSignal::UnknownTokens => unknown,
-    }
 }
 
 #[cfg(test)]
@@ -208,6 +189,12 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
+
+    /// Bytes that a detector takes, but for the reference, which never changes.
+    fn memory_bytes(drift: &DriftDetector) -> usize {
+        let windows = drift.stored_windows.capacity() * size_of::<WindowResult>();
+        size_of_val(drift) + crate::counts::tests::memory_bytes(&drift.open_counts) + windows
+    }
 
     /// Two labels, half of the texts each; a profile of 1,000.
     fn detector(texts: u64, longest: Option<Duration>) -> DriftDetector {
@@ -296,9 +283,9 @@ mod tests {
     #[test]
     fn detector_memory_constant() {
         let mut drift = detector(100, None);
-        let before = drift.memory_bytes();
+        let before = memory_bytes(&drift);
         assert_eq!(record_texts(&mut drift, 50_000, 2, MINUTE).len(), 500);
-        assert_eq!(drift.memory_bytes(), before);
+        assert_eq!(memory_bytes(&drift), before);
         assert!(before < 24 * 1_024, "{before}");
         let numbers: Vec<u64> = drift.stored_windows().map(|window| window.number).collect();
         assert_eq!(numbers, (477..=500).collect::<Vec<_>>());
