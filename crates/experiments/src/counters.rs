@@ -205,7 +205,7 @@ impl PhaseCounts {
     pub fn from_stored(counts: &str, users: &str) -> Result<Self, String> {
         let (arms, shadows) = serde_json::from_str(counts).map_err(|error| error.to_string())?;
         let users = STANDARD.decode(users).map_err(|error| error.to_string())?;
-        let users = UserSample::from_bytes(&users, DEFAULT_SAMPLE_CAPACITY).map_err(|error| error.to_string())?;
+        let users = UserSample::from_bytes(&users, DEFAULT_SAMPLE_CAPACITY)?;
         Ok(Self { arms, shadows, users })
     }
 }

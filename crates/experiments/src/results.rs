@@ -6,7 +6,7 @@ use std::time::Duration;
 use predictd_stats::confusion::ConfusionMatrix;
 use predictd_stats::interval::{Z_SCORE_95, wilson_interval};
 use predictd_stats::reliability::ReliabilityDiagram;
-use predictd_stats::verdict::{self, ExperimentVerdict, OverallVerdict, Verdict, evaluate_arms};
+use predictd_stats::verdict::{self, ExperimentVerdict, Verdict, evaluate_arms};
 use predictd_stats::{
     AccuracyDifference, ComparisonPlan, ConfidenceInterval, FeedbackCounts, SampleSizes, compare_accuracies,
     sample_ratio_mismatch,
@@ -248,29 +248,12 @@ fn arm_accuracy(arm: &ExperimentArm, sums: &PhaseTotals) -> verdict::ArmAccuracy
 
 /// What is known now, in which first decisions stand.
 fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) -> String {
-    if matches!(judged.overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
-        return judged.overall.to_string();
-    }
-    let is_better = |(name, verdict): (&&str, &Verdict)| {
-        sums.first_decisions.get(*name).map(|first| first.is_better).or(match verdict {
-            Verdict::Better(_) => Some(true),
-            Verdict::Worse(_) => Some(false),
-            _ => None,
-        })
-    };
-    match names {
-        [only] => {
-            sums.first_decisions.get(*only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone())
-        }
-        several => {
-            let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(is_better).collect();
-            let better: Vec<&str> = several
-                .iter()
-                .zip(&all)
-                .filter(|(_, is_better)| **is_better == Some(true))
-                .map(|(name, _)| *name)
-                .collect();
-            judged.overall.summary_sentence(&better, all.iter().all(|is_better| *is_better == Some(false)))
+    let decided: Vec<_> = names.iter().map(|name| sums.first_decisions.get(*name)).collect();
+    match (&decided[..], &judged.arm_verdicts[..]) {
+        ([Some(first)], [Verdict::Better(_) | Verdict::Worse(_) | Verdict::Undecided(_)]) => first.sentence.clone(),
+        _ => {
+            let decided: Vec<_> = decided.iter().map(|first| first.map(|first| first.is_better)).collect();
+            judged.summary_sentence(&decided)
         }
     }
 }

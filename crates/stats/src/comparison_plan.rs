@@ -12,16 +12,19 @@ pub const DEFAULT_POWER: f64 = 0.9;
 /// What a comparison is to find.
 ///
 /// It must be fixed before the first feedback and not be changed by what the feedback says: the shape of the
-/// confidence sequence ([`ComparisonPlan::mixture`]) follows from it, and the sequence is valid only for a shape that does not
+/// confidence sequence (`mixture`) follows from it, and the sequence is valid only for a shape that does not
 /// depend on the data. It follows from the least difference, `alpha` and `power` alone: a wrong guess of the accuracy
 /// or other weights change how long it takes, never the validity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ComparisonPlan {
     baseline_accuracy: f64,
-    min_effect: f64,
+    /// The least difference worth finding, a fraction.
+    pub(super) min_effect: f64,
     weights: [f64; 2],
-    alpha: f64,
-    power: f64,
+    /// Chance of a false alarm of this comparison.
+    pub(super) alpha: f64,
+    /// Chance that the least difference is found within the planned feedback.
+    pub(super) power: f64,
 }
 
 /// Answers with feedback, of each arm.
@@ -56,39 +59,13 @@ impl ComparisonPlan {
         Self { alpha: self.alpha / comparisons.max(1) as f64, ..self }
     }
 
-    /// The least difference worth finding, a fraction.
-    #[must_use]
-    pub fn min_effect(&self) -> f64 {
-        self.min_effect
-    }
-
-    /// Chance of a false alarm of this comparison.
-    #[must_use]
-    pub fn alpha(&self) -> f64 {
-        self.alpha
-    }
-
-    /// Chance that the least difference is found within what is [`needed`](Self::planned_sample_sizes).
-    #[must_use]
-    pub fn power(&self) -> f64 {
-        self.power
-    }
-
     /// `r` of [`compare`](super::difference::compare_accuracies), an information (1 / variance of the difference): such that the
     /// interval is about as narrow as it can be once the planned information is there.
     ///
     /// It is the planned information / (-2 ln α + ln(1 - 2 ln α)): Waudby-Smith et al. 2024 on the choice of ρ, where
     /// ρ² is 1/r.
-    #[must_use]
-    pub fn mixture(&self) -> f64 {
+    pub(super) fn mixture(&self) -> f64 {
         self.planned_information() / self.mixture_divisor()
-    }
-
-    /// Feedback needed so that the sequence excludes 0 within it with the planned power, if the difference is the
-    /// least worth finding, in whichever direction takes more.
-    #[must_use]
-    pub fn planned_sample_sizes(&self) -> SampleSizes {
-        self.remaining_sample_sizes(FeedbackCounts::default(), FeedbackCounts::default())
     }
 
     /// Feedback still to come until what was planned: by the accuracies seen so far if both arms have the minimum,
@@ -159,6 +136,14 @@ fn normal_upper_quantile(chance: f64) -> f64 {
 mod tests {
     use super::*;
 
+    impl ComparisonPlan {
+        /// Feedback needed so that the sequence excludes 0 within it with the planned power, if the difference is the
+        /// least worth finding, in whichever direction takes more.
+        pub(crate) fn planned_sample_sizes(&self) -> SampleSizes {
+            self.remaining_sample_sizes(FeedbackCounts::default(), FeedbackCounts::default())
+        }
+    }
+
     fn plan(base: f64, weights: [f64; 2]) -> ComparisonPlan {
         ComparisonPlan::new(base, 0.03, weights, DEFAULT_ALPHA, DEFAULT_POWER).unwrap()
     }
@@ -226,7 +211,7 @@ mod tests {
     fn bonferroni_several_arms_divides_alpha() {
         let one = plan(0.9, [1.0, 1.0]);
         let four = plan(0.9, [1.0, 1.0]).with_bonferroni(4);
-        assert!((four.alpha() - 0.0125).abs() < 1e-12);
+        assert!((four.alpha - 0.0125).abs() < 1e-12);
         assert!(four.planned_sample_sizes().control > one.planned_sample_sizes().control);
         assert_eq!(one.with_bonferroni(0), one);
     }

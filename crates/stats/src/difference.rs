@@ -72,7 +72,7 @@ pub fn compare_accuracies(
     let variance: f64 = variances.iter().zip(sizes).map(|(variance, size)| variance / size).sum();
     let information = 1.0 / variance;
     let r = plan.mixture();
-    let alpha = plan.alpha();
+    let alpha = plan.alpha;
     let grown = (information + r) / r;
     let half = ((information + r) * (grown / (alpha * alpha)).ln()).sqrt() / information;
     let evidence = (information * estimate).powi(2) / (2.0 * (information + r)) - 0.5 * grown.ln();

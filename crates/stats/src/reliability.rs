@@ -51,19 +51,6 @@ impl ReliabilityDiagram {
         Some(bins)
     }
 
-    /// Adds an answer. A confidence that is no number is left out, others are brought to 0 to 1.
-    pub fn add(&mut self, confidence: f64, correct: bool) {
-        if confidence.is_nan() {
-            return;
-        }
-        let confidence = confidence.clamp(0.0, 1.0);
-        if let Some(bin) = self.0.get_mut(bin_index(confidence)) {
-            bin.count += 1;
-            bin.confidence += confidence;
-            bin.correct += u64::from(correct);
-        }
-    }
-
     /// Every bin with the confidences that belong there: what a reliability diagram shows.
     #[expect(clippy::cast_precision_loss, reason = "there are 15")]
     pub fn iter(&self) -> impl Iterator<Item = (ConfidenceInterval, ReliabilityBin)> {
@@ -91,13 +78,17 @@ impl ReliabilityDiagram {
 mod tests {
     use super::*;
 
+    /// From answers: the confidence of each, and whether it was right.
+    fn diagram(answers: impl IntoIterator<Item = (f64, bool)>) -> ReliabilityDiagram {
+        let bin = |confidence, correct: bool| ReliabilityBin { count: 1, confidence, correct: correct.into() };
+        let bins = answers.into_iter().map(|(confidence, correct)| (bin_index(confidence), bin(confidence, correct)));
+        ReliabilityDiagram::from_sums(bins).unwrap()
+    }
+
     #[test]
     fn calibration_error_hand_computed_matches() {
-        let mut bins = ReliabilityDiagram::default();
-        assert_eq!(bins.expected_calibration_error(), None);
-        for (confidence, correct) in [(0.95, true), (0.97, false), (0.55, true), (0.55, false)] {
-            bins.add(confidence, correct);
-        }
+        assert_eq!(ReliabilityDiagram::default().expected_calibration_error(), None);
+        let bins = diagram([(0.95, true), (0.97, false), (0.55, true), (0.55, false)]);
         // Two answers of 0.96 on average, half right, and two of 0.55, half right.
         let ece = bins.expected_calibration_error().unwrap();
         assert!((ece - 0.255).abs() < 1e-12, "{ece}");
@@ -105,10 +96,7 @@ mod tests {
 
     #[test]
     fn calibration_error_calibrated_model_is_zero() {
-        let mut bins = ReliabilityDiagram::default();
-        for answer in 0..1_000 {
-            bins.add(0.9, answer % 10 != 0);
-        }
+        let bins = diagram((0..1_000).map(|answer| (0.9, answer % 10 != 0)));
         assert!(bins.expected_calibration_error().unwrap() < 1e-9);
     }
 
@@ -117,10 +105,7 @@ mod tests {
         for (confidence, bin) in [(0.0, 0), (0.066, 0), (1.0 / 15.0, 1), (0.5, 7), (0.999, 14), (1.0, 14), (2.0, 14)] {
             assert_eq!(bin_index(confidence), bin, "{confidence}");
         }
-        let mut bins = ReliabilityDiagram::default();
-        for confidence in [f64::NAN, -3.0, 7.0] {
-            bins.add(confidence, true);
-        }
+        let bins = diagram([(0.0, true), (1.0, true)]);
         let counts: Vec<u64> = bins.iter().map(|(_, bin)| bin.count).collect();
         assert_eq!((counts[0], counts[14], counts.iter().sum()), (1, 1, 2));
         assert!(bins.iter().last().is_some_and(|(ends, _)| (ends.high - 1.0).abs() < 1e-12));
@@ -128,10 +113,7 @@ mod tests {
 
     #[test]
     fn from_sums_valid_equal_and_invalid_refused() {
-        let mut bins = ReliabilityDiagram::default();
-        for confidence in [0.1, 0.4, 0.41, 1.0] {
-            bins.add(confidence, confidence > 0.4);
-        }
+        let bins = diagram([(0.1, false), (0.4, false), (0.41, true), (1.0, true)]);
         let sums: Vec<_> = bins.iter().enumerate().map(|(number, (_, bin))| (number, bin)).collect();
         assert_eq!(ReliabilityDiagram::from_sums(sums.clone()), Some(bins));
         assert_eq!(

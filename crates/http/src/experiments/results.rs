@@ -113,8 +113,7 @@ fn arm_feedback(found: &ArmResult, details: bool) -> ArmFeedbackView {
                 support: class.support,
             })
             .collect();
-        let mistakes = confusion.top_misclassifications(MAX_MISTAKES);
-        feedback.mistakes = mistakes.iter().map(|found| cell((&found.predicted, &found.actual, found.count))).collect();
+        feedback.mistakes = confusion.top_misclassifications(MAX_MISTAKES).into_iter().map(cell).collect();
         feedback.confusion = confusion.cells().map(cell).collect();
         feedback.calibration = labelled.bins.iter().filter(|(_, bin)| bin.count > 0).map(calibration_bin).collect();
     }
