@@ -14,7 +14,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs summaries, to no end.
 pub async fn log_summaries(metrics: Arc<Metrics>, when: SummarySchedule) {
-    let mut watch = SummaryTimer::new();
+    let mut watch = SummaryTimer::default();
     let mut looks = interval(CHECK_INTERVAL);
     loop {
         looks.tick().await;
