@@ -12,7 +12,7 @@ use predictd_registry::VersionState;
 use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
-use predictd_telemetry::spans::{SpanCounts, SpanTracer};
+use predictd_telemetry::spans::SpanTracer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -129,10 +129,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     let (bytes, entries) = app.inference.engine.cache_size();
     app.telemetry.metrics.set_cache_size(bytes, entries);
     app.telemetry.metrics.set_lost_lines(predictd_telemetry::lost_lines());
-    if let Some(SpanCounts { recorded, delivered, failed }) = app.telemetry.spans.as_ref().map(SpanTracer::counts) {
-        for (state, spans) in [("recorded", recorded), ("delivered", delivered), ("failed", failed)] {
-            app.telemetry.metrics.set_spans(state, spans);
-        }
+    for (state, spans) in app.telemetry.spans.iter().flat_map(SpanTracer::counts) {
+        app.telemetry.metrics.set_spans(state, spans);
     }
     app.telemetry.metrics.set_ready(is_ready(&app));
     if let Some(services) = app.models.registry_runtime.as_ref().map(RegistryRuntime::services) {

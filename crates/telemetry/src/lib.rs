@@ -159,28 +159,27 @@ struct EscapingWriter {
     escape: fn(&str) -> Cow<'_, str>,
 }
 
-impl EscapingWriter {
-    /// Writes one line: it comes as a whole.
-    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
-        let text = String::from_utf8_lossy(line);
-        match text.strip_suffix('\n') {
-            Some(text) => self.output.write_all(format!("{}\n", (self.escape)(text)).as_bytes()),
-            None => self.output.write_all((self.escape)(&text).as_bytes()),
-        }
-    }
-}
-
 impl Write for EscapingWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // It comes as a whole.
+        let text = String::from_utf8_lossy(line);
+        let escaped = match text.strip_suffix('\n') {
+            Some(text) => format!("{}\n", (self.escape)(text)).into(),
+            None => (self.escape)(&text),
+        };
         // Unlike `write`, this goes on where it was interrupted.
-        self.write_line(line).inspect_err(|_| _ = UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed))?;
+        self.output.write_all(escaped.as_bytes()).inspect_err(count_unwritten_line)?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         // One at least.
-        self.output.flush().inspect_err(|_| _ = UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed))
+        self.output.flush().inspect_err(count_unwritten_line)
     }
+}
+
+fn count_unwritten_line(_: &io::Error) {
+    UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed);
 }
 
 fn open_log_file(file: &LogFile<'_>) -> io::Result<RotatedFile> {
