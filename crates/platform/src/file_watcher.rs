@@ -59,17 +59,10 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
         if *self.last_stamps.lock() == now {
             return;
         }
-        let what = self.description;
         if now.contains(&None) {
-            tracing::warn!(what, "file removed; previous content stays in use");
+            tracing::warn!(what = self.description, "file removed; previous content stays in use");
         } else {
-            match (self.load)() {
-                Ok(value) => {
-                    *self.value.write() = Arc::new(value);
-                    tracing::info!(what, "changed files reloaded");
-                }
-                Err(error) => tracing::error!(what, error, "changed files invalid; previous content stays in use"),
-            }
+            self.replace_value("changed files reloaded", "changed files invalid; previous content stays in use");
         }
         *self.last_stamps.lock() = now;
     }
@@ -77,15 +70,19 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
     /// Reads the files again, whether they have changed or not. What cannot be loaded leaves the value as it is.
     pub fn reload(&self) {
         let now = file_stamps(&self.paths);
+        self.replace_value("files reloaded on signal", "reloaded files invalid; previous content stays in use");
+        *self.last_stamps.lock() = now;
+    }
+
+    fn replace_value(&self, replaced: &str, invalid: &str) {
         let what = self.description;
         match (self.load)() {
             Ok(value) => {
                 *self.value.write() = Arc::new(value);
-                tracing::info!(what, "files reloaded on signal");
+                tracing::info!(what, "{replaced}");
             }
-            Err(error) => tracing::error!(what, error, "reloaded files invalid; previous content stays in use"),
+            Err(error) => tracing::error!(what, error, "{invalid}"),
         }
-        *self.last_stamps.lock() = now;
     }
 
     /// Polls the files every second until the value is dropped.
