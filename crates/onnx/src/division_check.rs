@@ -44,12 +44,11 @@ impl ElementFacts {
     }
 
     /// A cast to integers cuts the fraction off.
-    fn from_floats(floats: impl Iterator<Item = f64> + Clone) -> Self {
-        let minus_one = floats.clone().any(|value| value > -2.0 && value <= -1.0);
+    fn from_floats(floats: &[f64]) -> Self {
         Self {
             is_float: true,
-            has_minus_one: minus_one,
-            has_one: floats.into_iter().any(|value| (1.0..2.0).contains(&value)),
+            has_minus_one: floats.iter().any(|&value| value > -2.0 && value <= -1.0),
+            has_one: floats.iter().any(|value| (1.0..2.0).contains(value)),
         }
     }
 
@@ -65,12 +64,12 @@ impl ElementFacts {
         if let Some(integers) = constant.integers() {
             return Self::from_integers(&integers);
         }
-        constant.floats().map(|floats| Self::from_floats(floats.into_iter())).unwrap_or_default()
+        constant.floats().map(|floats| Self::from_floats(&floats)).unwrap_or_default()
     }
 
-    /// Those of a `Constant` node, whatever attribute holds them.
+    /// Those of a `Constant` node, whatever attribute holds them, or of what a `ConstantOfShape` node fills a tensor with.
     fn from_constant_node(node: &NodeProto) -> Self {
-        if let Some(tensor) = node.constant() {
+        if let Some(tensor) = node.value() {
             return Self::from_constant(&tensor);
         }
         let mut found = Self::default();
@@ -81,18 +80,13 @@ impl ElementFacts {
                     found = Self::from_integers(&integers);
                 }
                 "value_float" | "value_floats" => {
-                    found = Self::from_floats(attribute.floats.into_iter().chain(attribute.f).map(f64::from));
+                    let floats: Vec<f64> = attribute.floats.into_iter().chain(attribute.f).map(f64::from).collect();
+                    found = Self::from_floats(&floats);
                 }
                 _ => {}
             }
         }
         found
-    }
-
-    /// What a `ConstantOfShape` node fills a tensor with.
-    fn from_fill_node(node: &NodeProto) -> Self {
-        let value = node.find_attribute("value").and_then(|value| value.constant());
-        value.as_ref().map(Self::from_constant).unwrap_or_default()
     }
 
     fn merge(self, other: Self) -> Self {
@@ -133,22 +127,21 @@ impl<'o> ConstantScope<'o> {
     /// # Errors
     /// [`ScanError::MinusOneDivisor`] if it divides integers by a constant with an element -1.
     pub(super) fn check_node(&mut self, node: &NodeProto) -> Result<(), ScanError> {
-        let divisor = node.input.get(1).and_then(|name| self.lookup(name)).unwrap_or_default();
+        let divisor = self.input(node, 1);
         if node.op_type == "Div" && divisor.has_minus_one && !divisor.is_float {
             return Err(ScanError::MinusOneDivisor);
         }
-        let Some(output) = node.output.first() else { return Ok(()) };
-        let elements = self.propagate(node);
-        self.record(output, elements);
+        if let Some(output) = node.output.first() {
+            self.record(output, self.propagate(node));
+        }
         Ok(())
     }
 
     /// What a node makes of constants; nothing of values that are computed from the text.
     fn propagate(&self, node: &NodeProto) -> ElementFacts {
-        let first = node.input.first().and_then(|name| self.lookup(name)).unwrap_or_default();
+        let first = self.input(node, 0);
         match node.op_type.as_str() {
-            "Constant" => ElementFacts::from_constant_node(node),
-            "ConstantOfShape" => ElementFacts::from_fill_node(node),
+            "Constant" | "ConstantOfShape" => ElementFacts::from_constant_node(node),
             "Neg" => ElementFacts { has_minus_one: first.has_one, has_one: first.has_minus_one, ..first },
             "Concat" => {
                 let all = node.input.iter().filter_map(|name| self.lookup(name));
@@ -165,10 +158,12 @@ impl<'o> ConstantScope<'o> {
         }
     }
 
+    /// What is known of an input of a node.
+    fn input(&self, node: &NodeProto, index: usize) -> ElementFacts {
+        node.input.get(index).and_then(|name| self.lookup(name)).unwrap_or_default()
+    }
+
     fn lookup(&self, name: &str) -> Option<ElementFacts> {
-        match self.elements.get(name) {
-            Some(elements) => Some(*elements),
-            None => self.outer?.lookup(name),
-        }
+        self.elements.get(name).copied().or_else(|| self.outer?.lookup(name))
     }
 }

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use predictd_engine::backend::Scores;
-use predictd_engine::placement_result;
+use predictd_engine::placement_result::GpuMeasurement;
 use predictd_platform::memory;
 use predictd_text::pipeline::Batch;
 use predictd_text::signature::GraphInput;
 
-use super::cuda::CUDA_PROVIDER;
+use super::cuda::{CUDA_PROVIDER, GpuTarget};
 use super::device_choice::explain_error;
 use super::profile_dir::ProfileDir;
 use super::profile_trace::ProviderCoverage;
 use super::session::{ExecutionSite, OnnxSession, dummy_tokens};
-use super::session_factory::{GpuTarget, SessionFactory};
+use super::session_factory::SessionFactory;
 
 /// Rows and tokens of the run that is compared, and of the smallest there is, for graphs that take no more.
 const PROBE_SHAPES: [(usize, usize); 2] = [(16, 32), (1, 1)];
@@ -35,18 +35,17 @@ pub(super) fn probe_gpu(
     on: GpuTarget<'_>,
     cores: &mut OnnxSession,
     places: &[PathBuf],
-) -> Result<placement_result::GpuMeasurement, String> {
+) -> Result<GpuMeasurement, String> {
     if matches!(cores.io_spec.input, GraphInput::Texts { .. }) {
         return Err("the graph takes text, and no GPU reads text".to_owned());
     }
     let fixed = cores.io_spec.fixed_axes;
-    let (batch, expected, run_on_core) = PROBE_SHAPES
+    let (batch, (expected, cpu_run_time)) = PROBE_SHAPES
         .iter()
         .find_map(|&(rows, length)| {
             let rows = if fixed.single_row { 1 } else { rows };
             let batch = Batch::Tokens(dummy_tokens(rows, fixed.length.unwrap_or(length)));
-            let (scores, took) = time_runs(cores, &batch).ok()?;
-            Some((batch, scores, took))
+            time_runs(cores, &batch).ok().map(|run| (batch, run))
         })
         .ok_or("the graph fails on any run")?;
     let before = memory::gpu::used_bytes(on.device_id);
@@ -61,20 +60,19 @@ pub(super) fn probe_gpu(
     };
     let ran = run_profiled(&mut session, &batch)?;
     drop(folder);
-    let memory = memory::gpu::used_bytes(on.device_id).zip(before).map(|(after, before)| after.saturating_sub(before));
+    let after = memory::gpu::used_bytes(on.device_id);
+    let memory_bytes = after.zip(before).map(|(after, before)| after.saturating_sub(before));
     if let Some(refusal) = ran.coverage_error(CUDA_PROVIDER) {
         return Err(refusal);
     }
-    let (found, run) = time_runs(&mut session, &batch)?;
-    let difference = max_difference(&expected, &found);
-    let largest = expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs()));
-    Ok(placement_result::GpuMeasurement {
+    let (found, gpu_run_time) = time_runs(&mut session, &batch)?;
+    Ok(GpuMeasurement {
         nodes_by_provider: ran.nodes,
-        memory_bytes: memory,
-        gpu_run_time: run,
-        cpu_run_time: run_on_core,
-        max_score_difference: difference,
-        max_abs_cpu_score: largest,
+        memory_bytes,
+        gpu_run_time,
+        cpu_run_time,
+        max_score_difference: max_difference(&expected, &found),
+        max_abs_cpu_score: expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs())),
     })
 }
 

@@ -18,8 +18,8 @@ impl InputSchema {
     /// # Errors
     /// One sentence that names the input.
     pub(super) fn new(inputs: &[Outlet], roles: &BTreeMap<String, TokenRole>) -> Result<Self, String> {
-        if let Some(unknown) = roles.keys().find(|name| !inputs.iter().any(|input| input.name() == *name)) {
-            let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
+        let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
+        if let Some(unknown) = roles.keys().find(|name| !names.contains(&name.as_str())) {
             return Err(format!("model.toml: inputs names {unknown:?}, but the graph's inputs are {names:?}"));
         }
         if let [only] = inputs
@@ -29,7 +29,6 @@ impl InputSchema {
         }
         if inputs.len() > 1 && inputs.iter().any(|input| input.dtype().tensor_type() == Some(TensorElementType::String))
         {
-            let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
             return Err(format!(
                 "its inputs {names:?} are the columns of a table, and a request has one text: train the pipeline on one column of text"
             ));
@@ -44,7 +43,7 @@ impl InputSchema {
                 )
             })?;
             let (width, shape) = integer_input(input)?;
-            add_fixed_axes(&mut fixed, name, &shape)?;
+            add_fixed_axes(&mut fixed, name, shape)?;
             tokens.push(TokenInput { name: name.to_owned(), role, width });
         }
         if tokens.iter().any(|input| input.role == TokenRole::InputIds) {
@@ -66,7 +65,7 @@ impl InputSchema {
     }
 }
 
-fn integer_input(input: &Outlet) -> Result<(IntegerWidth, Vec<i64>), String> {
+fn integer_input(input: &Outlet) -> Result<(IntegerWidth, &[i64]), String> {
     let name = input.name();
     let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
         return Err(format!("its input {name} is not a tensor"));
@@ -76,7 +75,7 @@ fn integer_input(input: &Outlet) -> Result<(IntegerWidth, Vec<i64>), String> {
         TensorElementType::Int32 => IntegerWidth::Bits32,
         other => return Err(format!("its input {name} holds {other}, where integers are needed")),
     };
-    Ok((width, shape.to_vec()))
+    Ok((width, &shape[..]))
 }
 
 /// Adds the axes of one input.
@@ -90,8 +89,7 @@ fn add_fixed_axes(fixed: &mut FixedAxes, name: &str, shape: &[i64]) -> Result<()
         rows => return Err(fixed_rows_error(name, rows)),
     }
     if let Ok(length) = usize::try_from(length) {
-        let other = fixed.length.replace(length).filter(|&other| other != length);
-        if let Some(other) = other {
+        if let Some(other) = fixed.length.replace(length).filter(|&other| other != length) {
             return Err(format!(
                 "its input {name} has {length} tokens, and another input has {other}: export it with one sequence axis"
             ));

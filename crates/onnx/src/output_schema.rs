@@ -132,7 +132,12 @@ pub(super) fn find_score_output(
         ));
     }
     if constraints.output_name.is_none() {
-        retain_or_error(&mut found, |scores| !is_hidden_state(scores.layout.name()))?;
+        if !retain_if_any(&mut found, |scores| !is_hidden_state(scores.layout.name())) {
+            let names: Vec<&str> = found.iter().map(|scores| scores.layout.name()).collect();
+            return Err(format!(
+                "its outputs {names:?} are hidden states, not scores: the model has no classification head. Export the model with its head; if one of them holds scores, say which with output = \"NAME\" in model.toml"
+            ));
+        }
         if let Some(per_token) = constraints.per_token {
             retain_if_any(&mut found, |scores| scores.per_token == per_token);
         }
@@ -163,26 +168,13 @@ impl OutputConstraints<'_> {
     }
 }
 
-/// Keeps the outputs that meet a condition, where there are any.
-fn retain_if_any(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) {
-    if found.iter().any(&condition) {
+/// Keeps the outputs that meet a condition, where there are any; false if there are none.
+fn retain_if_any(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) -> bool {
+    let any = found.iter().any(&condition);
+    if any {
         found.retain(condition);
     }
-}
-
-/// Keeps the outputs that meet a condition.
-///
-/// # Errors
-/// One sentence if there is none.
-fn retain_or_error(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) -> Result<(), String> {
-    if found.iter().any(&condition) {
-        found.retain(condition);
-        return Ok(());
-    }
-    let names: Vec<&str> = found.iter().map(|scores| scores.layout.name()).collect();
-    Err(format!(
-        "its outputs {names:?} are hidden states, not scores: the model has no classification head. Export the model with its head; if one of them holds scores, say which with output = \"NAME\" in model.toml"
-    ))
+    any
 }
 
 fn is_hidden_state(name: &str) -> bool {
