@@ -20,7 +20,7 @@ const KNOWN_ERRORS: [(&[&str], &str); 7] = [
 const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Where models run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeviceChoice {
     /// On the cores. Where a GPU could not be used that the library is made for: why.
     Cpu { fallback_reason: Option<String> },
@@ -38,13 +38,6 @@ pub(super) fn choose_device(
     mut try_gpu: impl FnMut(u32) -> Result<(), String>,
 ) -> Result<DeviceChoice, String> {
     match wanted {
-        Device::Cpu => Ok(DeviceChoice::Cpu { fallback_reason: None }),
-        // A library for cores only was chosen by whoever put it there: nothing is missing.
-        Device::Auto if !has_provider => Ok(DeviceChoice::Cpu { fallback_reason: None }),
-        Device::Auto => Ok(match try_gpu(0) {
-            Ok(()) => DeviceChoice::Gpus { device_ids: vec![0], strict: false },
-            Err(reason) => DeviceChoice::Cpu { fallback_reason: Some(reason) },
-        }),
         Device::Cuda(_) if !has_provider => {
             Err(format!("--device {wanted}: this ONNX Runtime has no CUDA provider: {GPU_BUILD_HINT}"))
         }
@@ -54,6 +47,12 @@ pub(super) fn choose_device(
             }
             Ok(DeviceChoice::Gpus { device_ids: gpus.clone(), strict: true })
         }
+        Device::Auto if has_provider => Ok(match try_gpu(0) {
+            Ok(()) => DeviceChoice::Gpus { device_ids: vec![0], strict: false },
+            Err(reason) => DeviceChoice::Cpu { fallback_reason: Some(reason) },
+        }),
+        // A library for cores only was chosen by an operator: nothing is missing.
+        Device::Auto | Device::Cpu => Ok(DeviceChoice::Cpu { fallback_reason: None }),
     }
 }
 

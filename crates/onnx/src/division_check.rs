@@ -24,7 +24,7 @@ pub(super) struct ConstantScope<'o> {
 }
 
 /// Elements of a constant that matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct ElementFacts {
     /// They are floats: a cast makes integers of them.
     is_float: bool,
@@ -35,10 +35,6 @@ struct ElementFacts {
 }
 
 impl ElementFacts {
-    fn is_relevant(self) -> bool {
-        self.has_minus_one || self.has_one
-    }
-
     fn from_integers(integers: &[i64]) -> Self {
         Self { is_float: false, has_minus_one: integers.contains(&-1), has_one: integers.contains(&1) }
     }
@@ -53,18 +49,12 @@ impl ElementFacts {
     }
 
     fn from_constant(constant: &Constant) -> Self {
-        let elements = constant
-            .tensor
-            .dims
-            .iter()
-            .fold(1_usize, |all, &dim| all.saturating_mul(usize::try_from(dim).unwrap_or(0)));
-        if elements > MAX_ELEMENTS {
+        let sizes = constant.tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0));
+        if sizes.fold(1, usize::saturating_mul) > MAX_ELEMENTS {
             return Self::default();
         }
-        if let Some(integers) = constant.integers() {
-            return Self::from_integers(&integers);
-        }
-        constant.floats().map(|floats| Self::from_floats(&floats)).unwrap_or_default()
+        let integers = constant.integers().map(|integers| Self::from_integers(&integers));
+        integers.or_else(|| Some(Self::from_floats(&constant.floats()?))).unwrap_or_default()
     }
 
     /// Those of a `Constant` node, whatever attribute holds them, or of what a `ConstantOfShape` node fills a tensor with.
@@ -117,7 +107,7 @@ impl<'o> ConstantScope<'o> {
 
     /// Within another graph a harmless value hides one of its name outside.
     fn record(&mut self, name: &str, elements: ElementFacts) {
-        if self.outer.is_some() || elements.is_relevant() {
+        if self.outer.is_some() || elements.has_minus_one || elements.has_one {
             self.elements.insert(name.to_owned(), elements);
         }
     }

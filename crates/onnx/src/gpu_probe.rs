@@ -3,7 +3,7 @@
 //! The library places each node where it likes and says nothing. So the graph is run there once with a record of what
 //! ran where, and its time and scores are compared with those of a core.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use predictd_engine::backend::Scores;
@@ -77,30 +77,25 @@ pub(super) fn probe_gpu(
 }
 
 /// What ran where in one run of a session that writes a record.
-pub(super) fn run_profiled(session: &mut OnnxSession, batch: &Batch) -> Result<ProviderCoverage, String> {
+fn run_profiled(session: &mut OnnxSession, batch: &Batch) -> Result<ProviderCoverage, String> {
     let ran =
         session.run_unchecked(batch, Instant::now() + RUN_TIMEOUT).map_err(|error| explain_error(&error.to_string()));
     // In any case: only then is the file complete.
     let file = session.session.end_profiling().map_err(|error| explain_error(error.message()))?;
     ran?;
-    let record =
-        std::fs::read(Path::new(&file)).map_err(|error| format!("the record of a run is not there: {error}"))?;
+    let record = std::fs::read(file).map_err(|error| format!("the record of a run is not there: {error}"))?;
     ProviderCoverage::parse(&record)
 }
 
 /// The scores of a run, and its best time.
 fn time_runs(session: &mut OnnxSession, batch: &Batch) -> Result<(Scores, Duration), String> {
-    let mut best: Option<(Scores, Duration)> = None;
-    for _ in 0..TIMING_REPEATS {
+    let runs = (0..TIMING_REPEATS).map(|_| {
         let start = Instant::now();
-        let scores =
-            session.run_unchecked(batch, start + RUN_TIMEOUT).map_err(|error| explain_error(&error.to_string()))?;
-        let took = start.elapsed();
-        if best.as_ref().is_none_or(|(_, least)| took < *least) {
-            best = Some((scores, took));
-        }
-    }
-    best.ok_or_else(|| "nothing was run".to_owned())
+        let scores = session.run_unchecked(batch, start + RUN_TIMEOUT);
+        scores.map(|scores| (scores, start.elapsed())).map_err(|error| explain_error(&error.to_string()))
+    });
+    let runs: Vec<_> = runs.collect::<Result<_, _>>()?;
+    runs.into_iter().min_by_key(|&(_, took)| took).ok_or_else(|| "nothing was run".to_owned())
 }
 
 /// The largest difference between scores of the same place. What is no number differs from everything.

@@ -6,7 +6,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use predictd_text::signature::{FixedAxes, GraphInput, IntegerWidth, TokenInput, TokenRole};
 
 /// The inputs of a graph.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct InputSchema {
     pub(super) input: GraphInput,
     pub(super) fixed_axes: FixedAxes,
@@ -88,12 +88,12 @@ fn add_fixed_axes(fixed: &mut FixedAxes, name: &str, shape: &[i64]) -> Result<()
         1 => fixed.single_row = true,
         rows => return Err(fixed_rows_error(name, rows)),
     }
-    if let Ok(length) = usize::try_from(length) {
-        if let Some(other) = fixed.length.replace(length).filter(|&other| other != length) {
-            return Err(format!(
-                "its input {name} has {length} tokens, and another input has {other}: export it with one sequence axis"
-            ));
-        }
+    if let Ok(length) = usize::try_from(length)
+        && let Some(other) = fixed.length.replace(length).filter(|&other| other != length)
+    {
+        return Err(format!(
+            "its input {name} has {length} tokens, and another input has {other}: export it with one sequence axis"
+        ));
     }
     Ok(())
 }

@@ -130,6 +130,5 @@ impl IoSchema {
 /// Whether the files say that the model labels tokens, or texts.
 fn declared_per_token(manifest: &Manifest) -> Option<bool> {
     let by_task = manifest.options.task.map(|task| task == Task::TokenClassification);
-    let by_class = || manifest.config.architecture().map(|class| class.ends_with(TOKEN_CLASSIFICATION_SUFFIX));
-    by_task.or_else(by_class)
+    by_task.or_else(|| manifest.config.architecture().map(|class| class.ends_with(TOKEN_CLASSIFICATION_SUFFIX)))
 }

@@ -51,7 +51,7 @@ use ort::logging::LogLevel;
 use ort::session::builder::PrepackedWeights;
 use parking_lot::Mutex;
 use predictd_engine::backend::{Backend, Graph, GraphInfo, Session};
-use predictd_engine::placement_result::Placement;
+use predictd_engine::placement_result::{GpuMeasurement, Placement};
 use predictd_platform::clock;
 use predictd_text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd_text::signature::{GraphInput, Signature};
@@ -284,18 +284,23 @@ impl OnnxRuntime {
 }
 
 fn log_placement(model: &path::Display<'_>, gpu: u32, placement: &Placement) {
-    let Some(measured) = &placement.gpu_measurement else {
-        if let Some(reason) = &placement.fallback_reason {
+    match (&placement.gpu_measurement, &placement.fallback_reason) {
+        (Some(measured), _) if placement.is_gpu() => log_gpu_placement(model, gpu, measured),
+        (Some(measured), _) => tracing::warn!(
+            %model,
+            gpu,
+            run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+            run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+            "GPU slower than one CPU core; model runs on the CPU"
+        ),
+        (None, Some(reason)) => {
             tracing::warn!(%model, reason, "model does not run on the GPU; model runs on the CPU");
         }
-        return;
-    };
-    let run_ms = measured.gpu_run_time.as_secs_f64() * 1e3;
-    let run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3;
-    if !placement.is_gpu() {
-        tracing::warn!(%model, gpu, run_ms, run_on_core_ms, "GPU slower than one CPU core; model runs on the CPU");
-        return;
+        (None, None) => {}
     }
+}
+
+fn log_gpu_placement(model: &path::Display<'_>, gpu: u32, measured: &GpuMeasurement) {
     if measured.gpu_run_time > measured.cpu_run_time {
         tracing::warn!(%model, gpu, "GPU slower than one CPU core");
     }
@@ -304,8 +309,8 @@ fn log_placement(model: &path::Display<'_>, gpu: u32, placement: &Placement) {
         gpu,
         nodes = ?measured.nodes_by_provider,
         memory_mib = measured.memory_bytes.map(|bytes| bytes >> 20),
-        run_ms,
-        run_on_core_ms,
+        run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+        run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
         largest_difference = measured.max_score_difference,
         "model placed on the GPU"
     );

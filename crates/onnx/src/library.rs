@@ -31,11 +31,7 @@ pub(super) const INSTALL_HINT: &str = "run `make onnxruntime`, or name a library
 /// One sentence with the command that cures it.
 pub(super) fn find_library(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(named) = named {
-        let found = if named.is_dir() {
-            newest_library(named)
-        } else {
-            Some(named.to_path_buf()).filter(|path| path.is_file())
-        };
+        let found = if named.is_dir() { newest_library(named) } else { named.is_file().then(|| named.to_owned()) };
         return found.ok_or_else(|| format!("{} holds no ONNX Runtime library: {INSTALL_HINT}", named.display()));
     }
     let executable = std::env::current_exe().ok();

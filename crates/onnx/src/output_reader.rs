@@ -109,14 +109,14 @@ fn tensor_values(value: &DynValue) -> ort::Result<(Vec<i64>, Vec<f32>)> {
 /// ZipMap's maps to rows: the runtime keeps a map's keys sorted, and so are scikit-learn's classes.
 fn read_maps(value: &DynValue, named: bool) -> ort::Result<Array2<f32>> {
     let maps = value.try_extract_sequence::<DynMapValueType>()?;
-    let mut rows: Vec<Vec<f32>> = Vec::with_capacity(maps.len());
-    for map in &maps {
-        rows.push(if named {
-            sorted_scores(map.try_extract_key_values::<String, f32>()?)
+    let rows = maps.iter().map(|map| {
+        if named {
+            map.try_extract_key_values::<String, f32>().map(sorted_scores)
         } else {
-            sorted_scores(map.try_extract_key_values::<i64, f32>()?)
-        });
-    }
+            map.try_extract_key_values::<i64, f32>().map(sorted_scores)
+        }
+    });
+    let rows: Vec<_> = rows.collect::<ort::Result<_>>()?;
     let width = rows.first().map_or(0, Vec::len);
     Array2::from_shape_vec((rows.len(), width), rows.concat()).map_err(|e| ort::Error::new(e.to_string()))
 }

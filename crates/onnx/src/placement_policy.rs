@@ -32,12 +32,11 @@ pub(super) fn decide_placement(
 
 /// Refuses scores that are others than the core's.
 fn check_agreement(measured: GpuMeasurement) -> Result<GpuMeasurement, String> {
-    let most = MAX_RELATIVE_DIFFERENCE * measured.max_abs_cpu_score.max(MIN_SCORE_SCALE);
-    if measured.max_score_difference <= most {
+    let GpuMeasurement { max_score_difference: difference, max_abs_cpu_score: largest, .. } = measured;
+    if difference <= MAX_RELATIVE_DIFFERENCE * largest.max(MIN_SCORE_SCALE) {
         return Ok(measured);
     }
-    if measured.max_score_difference.is_finite() {
-        let GpuMeasurement { max_score_difference: difference, max_abs_cpu_score: largest, .. } = measured;
+    if difference.is_finite() {
         return Err(format!("its scores there differ by {difference} from those on a core, of up to {largest}"));
     }
     Err("its scores there are no numbers, or others than on a core".to_owned())

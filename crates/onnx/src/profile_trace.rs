@@ -33,7 +33,7 @@ const MATRIX_PRODUCT_OPERATORS: [&str; 22] = [
 const MIN_PRODUCTS_OF_TEN: usize = 9;
 
 /// The nodes of one run, by the provider that ran them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub(super) struct ProviderCoverage {
     /// All nodes.
     pub(super) nodes: BTreeMap<String, usize>,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 use std::sync::Arc;
@@ -60,7 +59,7 @@ pub(super) fn read_external_files(
 }
 
 /// The parts of a relative path that goes down only; nothing for any other path.
-pub(super) fn relative_components(location: &str) -> Option<Vec<&str>> {
+fn relative_components(location: &str) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for component in Path::new(location).components() {
         match component {
@@ -76,10 +75,10 @@ pub(super) fn relative_components(location: &str) -> Option<Vec<&str>> {
 /// be put in its place meanwhile.
 fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> io::Result<Vec<u8>> {
     let Some((name, directories)) = parts.split_last() else { return Err(io::Error::other(NOT_REGULAR_FILE)) };
-    let mut at: OwnedFd = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = openat(CWD, directory, flags, Mode::empty())?;
     for part in directories {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        at = openat(&at, *part, flags, Mode::empty())?;
+        at = openat(&at, *part, flags | OFlags::NOFOLLOW, Mode::empty())?;
     }
     // It does not wait for the other end of a pipe.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
