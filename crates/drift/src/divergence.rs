@@ -189,7 +189,7 @@ fn unknown_share(sums: &TokenSums) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_samples::{psi_to_js, sample_bins, weighted_bins};
+    use crate::tests::samples::{psi_to_js, sample_bins, weighted_bins};
     use predictd_stats::split_mix64::SplitMix64;
 
     fn is_close(a: f64, b: f64) -> bool {

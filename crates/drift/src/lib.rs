@@ -46,9 +46,6 @@ mod signal;
 mod signal_state;
 pub mod window;
 
-#[cfg(test)]
-mod test_samples;
-
 pub use counts::{DistributionCounts, to_f64};
 pub use divergence::Divergence;
 pub use profile::{Profile, ProfileOrigin};
@@ -56,3 +53,8 @@ pub use reference::Reference;
 pub use signal::DriftSignal;
 pub use signal_state::DriftLevel;
 pub use window::{DriftDetector, SignalReport, WindowResult, WindowSettings};
+
+#[cfg(test)]
+mod tests {
+    pub(crate) mod samples;
+}

@@ -126,7 +126,7 @@ impl Profile {
     ///
     /// # Errors
     /// One sentence: what is wrong, and in which field.
-    fn validate(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), String> {
         let Self { version, texts, .. } = *self;
         if version != FORMAT_VERSION {
             return Err(format!("version: {version}, where {FORMAT_VERSION} is understood"));
@@ -166,7 +166,7 @@ impl Profile {
     /// What windows of a model with these labels are compared with, if the profile is of the same labels, in any order.
     ///
     /// # Errors
-    /// One sentence: what is wrong with the profile, or which label is not the same.
+    /// As from [`validate`](Self::validate), or one sentence: which label is not the same.
     pub fn reference(&self, labels: &[String]) -> Result<Reference, String> {
         self.validate()?;
         let mut given: HashMap<&str, u64> =

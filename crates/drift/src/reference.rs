@@ -24,9 +24,7 @@ impl Reference {
     /// them.
     #[must_use]
     pub fn new(counts: DistributionCounts) -> Self {
-        let mut reference = Self { counts, min_window_texts: [None; 4] };
-        reference.min_window_texts = DriftSignal::ALL.map(|signal| reference.find_min_window_texts(signal));
-        reference
+        Self { min_window_texts: DriftSignal::ALL.map(|signal| find_min_window_texts(&counts, signal)), counts }
     }
 
     /// Counts of no texts, for windows to compare with it.
@@ -61,29 +59,29 @@ impl Reference {
         let groups = BinGroups::new(reference, kind, window.texts);
         Some(Divergence::from_bins(&groups.merge_counts(reference), &groups.merge_counts(counted)))
     }
+}
 
-    /// Rare bins stand alone in larger windows, so the need is found by trying, in steps of a twentieth.
-    fn find_min_window_texts(&self, signal: DriftSignal) -> Option<u64> {
-        if self.counts.texts == 0 {
-            return None;
-        }
-        let sizes = std::iter::successors(Some(MIN_WINDOW_TEXTS), |&size| Some(size + size / 20));
-        sizes
-            .take_while(|&size| size <= MAX_REQUIRED_TEXTS)
-            .find(|&size| self.noise_at(signal, size).is_some_and(|chance| chance <= DRIFT_THRESHOLD))
+/// Rare bins stand alone in larger windows, so the need is found by trying, in steps of a twentieth.
+fn find_min_window_texts(counts: &DistributionCounts, signal: DriftSignal) -> Option<u64> {
+    if counts.texts == 0 {
+        return None;
     }
+    let sizes = std::iter::successors(Some(MIN_WINDOW_TEXTS), |&size| Some(size + size / 20));
+    sizes
+        .take_while(|&size| size <= MAX_REQUIRED_TEXTS)
+        .find(|&size| noise_at(counts, signal, size).is_some_and(|chance| chance <= DRIFT_THRESHOLD))
+}
 
-    /// What chance asks of a drift in a window of this size beyond [`DRIFT_THRESHOLD`].
-    fn noise_at(&self, signal: DriftSignal, size: u64) -> Option<f64> {
-        if let Some((reference, kind)) = signal_bins(signal, &self.counts) {
-            let bins = BinGroups::new(reference, kind, size).group_count;
-            return Some(divergence::psi_noise_excess(bins, size, self.counts.texts));
-        }
-        let sums = self.counts.tokens.filter(|sums| sums.tokens > 0)?;
-        let tokens = to_f64(sums.tokens);
-        let expected = tokens * to_f64(size) / to_f64(self.counts.texts);
-        Some(divergence::token_noise(divergence::design_effect(&sums, self.counts.texts), expected, tokens))
+/// What chance asks of a drift in a window of this size beyond [`DRIFT_THRESHOLD`].
+fn noise_at(counts: &DistributionCounts, signal: DriftSignal, size: u64) -> Option<f64> {
+    if let Some((reference, kind)) = signal_bins(signal, counts) {
+        let bins = BinGroups::new(reference, kind, size).group_count;
+        return Some(divergence::psi_noise_excess(bins, size, counts.texts));
     }
+    let sums = counts.tokens.filter(|sums| sums.tokens > 0)?;
+    let tokens = to_f64(sums.tokens);
+    let expected = tokens * to_f64(size) / to_f64(counts.texts);
+    Some(divergence::token_noise(divergence::design_effect(&sums, counts.texts), expected, tokens))
 }
 
 /// The bins of a signal that has some.
@@ -99,7 +97,7 @@ fn signal_bins(signal: DriftSignal, counts: &DistributionCounts) -> Option<(&[u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_samples::psi_to_js;
+    use crate::tests::samples::psi_to_js;
     use predictd_stats::split_mix64::SplitMix64;
 
     /// Texts of even labels, the share of `surprising` ones (of 100) all of label 0, unsure and long.

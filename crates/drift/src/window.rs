@@ -56,8 +56,6 @@ pub struct SignalReport {
     pub signal: DriftSignal,
     /// Its level.
     pub level: DriftLevel,
-    /// The window that made it so; none if it has been quiet from the start.
-    pub level_since_window: Option<u64>,
     /// Texts that a window must have to be judged by it; none if the signal is not there.
     pub min_window_texts: Option<u64>,
     /// The last window that was judged by it, of those that are kept.
@@ -140,7 +138,6 @@ impl DriftDetector {
     #[must_use]
     pub fn signal_reports(&self) -> [SignalReport; 4] {
         DriftSignal::ALL.map(|signal| {
-            let state = self.signal_states.get(signal as usize).copied().unwrap_or_default();
             let judged = self.stored_windows.iter().rev().find_map(|window| {
                 let distance = window.divergences.get(signal as usize).copied().flatten()?;
                 Some((window.number, distance))
@@ -148,8 +145,7 @@ impl DriftDetector {
             let (last_window, divergence) = judged.unzip();
             SignalReport {
                 signal,
-                level: state.level,
-                level_since_window: state.level_since_window,
+                level: self.signal_states.get(signal as usize).map(|state| state.level).unwrap_or_default(),
                 min_window_texts: self.reference.min_window_texts(signal),
                 last_window,
                 divergence,
@@ -163,7 +159,7 @@ impl DriftDetector {
         let mut changed = [false; 4];
         for ((state, distance), changed) in self.signal_states.iter_mut().zip(&distances).zip(&mut changed) {
             if let Some(distance) = distance {
-                *changed = state.observe(self.closed_windows, distance);
+                *changed = state.observe(distance);
             }
         }
         let window = WindowResult {
@@ -226,8 +222,8 @@ mod tests {
         assert_eq!((window.texts, window.opened_at, window.closed_at), (200, MINUTE, MINUTE * 2));
         let [labels, ..] = drift.signal_reports();
         assert_eq!(
-            (labels.level, labels.level_since_window, labels.last_window, labels.min_window_texts),
-            (DriftLevel::Quiet, None, Some(3), Some(100))
+            (labels.level, labels.last_window, labels.min_window_texts),
+            (DriftLevel::Quiet, Some(3), Some(100))
         );
         assert!(labels.divergence.unwrap().value < 0.001);
     }
@@ -243,7 +239,7 @@ mod tests {
         let (quiet, drifting) = (DriftLevel::Quiet, DriftLevel::Drifting);
         let wanted = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
         assert_eq!(told[..5], wanted);
-        assert_eq!(drift.signal_reports()[0].level_since_window, Some(5));
+        assert_eq!(drift.signal_reports()[0].level, quiet);
         assert!(
             drift.stored_windows().all(|window| window.levels[1..] == [DriftLevel::Quiet; 3]),
             "the others are as they were"

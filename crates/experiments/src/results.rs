@@ -191,10 +191,9 @@ impl PhaseResults {
 
     /// Arms of which one can be sure now.
     pub fn decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
-        self.arms.iter().filter_map(|result| match result.verdict.as_ref()? {
-            verdict @ Verdict::Better(_) => Some((&result.arm, true, verdict.to_string())),
-            verdict @ Verdict::Worse(_) => Some((&result.arm, false, verdict.to_string())),
-            _ => None,
+        self.arms.iter().filter_map(|result| {
+            let verdict = result.verdict.as_ref()?;
+            Some((&result.arm, verdict.is_better()?, verdict.to_string()))
         })
     }
 
@@ -249,13 +248,13 @@ fn arm_accuracy(arm: &ExperimentArm, sums: &PhaseTotals) -> verdict::ArmAccuracy
 /// What is known now, in which first decisions stand.
 fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) -> String {
     let decided: Vec<_> = names.iter().map(|name| sums.first_decisions.get(*name)).collect();
-    match (&decided[..], &judged.arm_verdicts[..]) {
-        ([Some(first)], [Verdict::Better(_) | Verdict::Worse(_) | Verdict::Undecided(_)]) => first.sentence.clone(),
-        _ => {
-            let decided: Vec<_> = decided.iter().map(|first| first.map(|first| first.is_better)).collect();
-            judged.summary_sentence(&decided)
-        }
+    if let [Some(first)] = &decided[..]
+        && !matches!(judged.arm_verdicts[..], [Verdict::Mismatch(_)])
+    {
+        return first.sentence.clone();
     }
+    let decided: Vec<_> = decided.iter().map(|first| first.map(|first| first.is_better)).collect();
+    judged.summary_sentence(&decided)
 }
 
 fn with_phase_weight(arm: &ExperimentArm, weights: &[f64], index: usize) -> ExperimentArm {
@@ -315,7 +314,7 @@ mod tests {
         sums.feedback.insert("new".to_owned(), arm_feedback(1_210, 1_540));
         let later = PhaseResults::new(&experiment, &weights, &sums);
         assert_eq!(later.verdict, results.verdict);
-        assert!(matches!(later.arms[1].verdict, Some(Verdict::NeedsMoreFeedback { .. })));
+        assert!(matches!(later.arms[1].verdict, Some(Verdict::Undecided(_))));
     }
 
     fn failed_requests(count: u64) -> ArmCounts {

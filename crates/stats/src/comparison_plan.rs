@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances, larger_variances};
+use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances, larger_variances, to_f64};
 
 /// Chance of a false alarm over the whole experiment, however often someone looks.
 pub const DEFAULT_ALPHA: f64 = 0.05;
@@ -54,9 +54,8 @@ impl ComparisonPlan {
 
     /// The plan of one of so many comparisons that share `alpha` (Bonferroni).
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "arms are few")]
     pub fn with_bonferroni(self, comparisons: usize) -> Self {
-        Self { alpha: self.alpha / comparisons.max(1) as f64, ..self }
+        Self { alpha: self.alpha / to_f64(comparisons.max(1) as u64), ..self }
     }
 
     /// `r` of [`compare`](super::difference::compare_accuracies), an information (1 / variance of the difference): such that the
@@ -71,10 +70,9 @@ impl ComparisonPlan {
     /// Feedback still to come until what was planned: by the accuracies seen so far if both arms have the minimum,
     /// by those planned otherwise. Nothing once the planned certainty is reached.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn remaining_sample_sizes(&self, control: FeedbackCounts, treatment: FeedbackCounts) -> SampleSizes {
         let seen = control.answers.min(treatment.answers) >= MIN_ANSWERS_PER_ARM;
-        let sizes = [control.answers, treatment.answers].map(|answers| answers as f64);
+        let sizes = [control, treatment].map(|arm| to_f64(arm.answers));
         let [of_control, of_treatment] = self.weights;
         let variances = if seen {
             answer_variances([control, treatment].map(FeedbackCounts::smoothed_accuracy), sizes)

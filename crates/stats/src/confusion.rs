@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::feedback_counts::ratio;
+
 /// How often each label was answered where each was true, in the order of the labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfusionMatrix {
@@ -91,11 +93,6 @@ impl ConfusionMatrix {
         wrong.truncate(most);
         wrong
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn ratio(some: u64, all: u64) -> Option<f64> {
-    (all > 0).then(|| some as f64 / all as f64)
 }
 
 #[cfg(test)]

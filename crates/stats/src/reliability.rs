@@ -1,9 +1,10 @@
 //! Whether a model knows how often it is right: its confidence against its accuracy.
 
+use super::feedback_counts::to_f64;
 use super::interval::ConfidenceInterval;
 
 /// Bins of equal width.
-pub const BIN_COUNT: usize = 15;
+const BIN_COUNT: usize = 15;
 
 /// Answers of similar confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -38,8 +39,7 @@ impl ReliabilityDiagram {
     pub fn from_sums(sums: impl IntoIterator<Item = (usize, ReliabilityBin)>) -> Option<Self> {
         let mut bins = Self::default();
         for (number, more) in sums {
-            #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-            let most = more.count as f64 * (1.0 + 1e-6);
+            let most = to_f64(more.count) * (1.0 + 1e-6);
             if !(0.0..=most).contains(&more.confidence) || more.correct > more.count {
                 return None;
             }
@@ -52,10 +52,9 @@ impl ReliabilityDiagram {
     }
 
     /// Every bin with the confidences that belong there: what a reliability diagram shows.
-    #[expect(clippy::cast_precision_loss, reason = "there are 15")]
     pub fn iter(&self) -> impl Iterator<Item = (ConfidenceInterval, ReliabilityBin)> {
         self.0.iter().enumerate().map(|(index, &bin)| {
-            let [low, high] = [index, index + 1].map(|edge| edge as f64 / BIN_COUNT as f64);
+            let [low, high] = [index, index + 1].map(|edge| to_f64(edge as u64) / to_f64(BIN_COUNT as u64));
             (ConfidenceInterval { low, high }, bin)
         })
     }
@@ -66,11 +65,10 @@ impl ReliabilityDiagram {
     /// AAAI 2015; 15 bins as in C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural
     /// networks", ICML 2017, equation (3). With few answers it is too large: chance alone moves a bin's accuracy.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn expected_calibration_error(&self) -> Option<f64> {
         let answers: u64 = self.0.iter().map(|bin| bin.count).sum();
-        let apart: f64 = self.0.iter().map(|bin| (bin.confidence - bin.correct as f64).abs()).sum();
-        (answers > 0).then(|| apart / answers as f64)
+        let apart: f64 = self.0.iter().map(|bin| (bin.confidence - to_f64(bin.correct)).abs()).sum();
+        (answers > 0).then(|| apart / to_f64(answers))
     }
 }
 

@@ -54,10 +54,10 @@ impl UserSample {
         if hash > self.max_hash {
             return;
         }
-        self.arms
-            .entry(hash)
-            .and_modify(|known| *known = if *known == arm { arm } else { SEVERAL_ARMS })
-            .or_insert(arm);
+        let known = self.arms.entry(hash).or_insert(arm);
+        if *known != arm {
+            *known = SEVERAL_ARMS;
+        }
         self.trim();
     }
 
@@ -66,12 +66,7 @@ impl UserSample {
     pub fn merge(&mut self, other: &Self) {
         self.capacity = self.capacity.min(other.capacity);
         self.trim();
-        for (&hash, &arm) in &other.arms {
-            if hash > self.max_hash {
-                break;
-            }
-            self.insert(hash, arm);
-        }
+        other.arms.iter().for_each(|(&hash, &arm)| self.insert(hash, arm));
     }
 
     /// Users in each of so many arms, numbered from 0.
@@ -127,13 +122,11 @@ impl UserSample {
             return Err(format!("a sample with too many users: {}", entries.len()));
         }
         let mut sample = Self::new(capacity);
-        let mut last = None;
         for &[hash @ .., arm] in entries {
             let hash = u64::from_be_bytes(hash);
-            if last.is_some_and(|last| hash <= last) {
+            if sample.arms.last_key_value().is_some_and(|(&last, _)| hash <= last) {
                 return Err("a sample of users whose hashes do not ascend".to_owned());
             }
-            last = Some(hash);
             sample.arms.insert(hash, arm);
         }
         sample.trim();

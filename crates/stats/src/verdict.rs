@@ -38,7 +38,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// True if the arm is better than the control, false if it is worse.
-    fn is_better(&self) -> Option<bool> {
+    #[must_use]
+    pub fn is_better(&self) -> Option<bool> {
         match self {
             Self::Better(_) => Some(true),
             Self::Worse(_) => Some(false),

@@ -79,7 +79,7 @@ fn profile_invalid_error_names_field() {
         let mut profile = profile();
         change(&mut profile);
         let found = profile.validate().unwrap_err();
-        assert!(found.to_string().starts_with(message), "{found}");
+        assert!(found.starts_with(message), "{found}");
         assert_eq!(profile.reference(&labels()).unwrap_err(), found);
     }
 }
@@ -88,7 +88,7 @@ fn profile_invalid_error_names_field() {
 fn profile_other_labels_refused() {
     let mut more = labels();
     more.push("never".to_owned());
-    let error = |labels: &[String]| profile().reference(labels).unwrap_err().to_string();
+    let error = |labels: &[String]| profile().reference(labels).unwrap_err();
     assert_eq!(error(&more), "labels: \"never\", which the model has, is missing");
     assert_eq!(error(&more[1..3]), "labels: \"yes\" is no label of the model");
     assert_eq!(
