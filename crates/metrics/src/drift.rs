@@ -136,18 +136,18 @@ impl AccuracyGauges {
         }
         for accuracy in accuracies {
             let names = [accuracy.model.as_str(), accuracy.version.as_str()];
-            set_or_remove(&self.accuracy, names, accuracy.accuracy());
-            set_or_remove(&self.labelled, names, Some(to_f64(accuracy.labelled_answers)));
-            set_or_remove(&self.expected, names, accuracy.expected);
-            set_or_remove(&self.dropped, names, accuracy.has_dropped.map(f64::from));
+            for (gauge, value) in [
+                (&self.accuracy, accuracy.accuracy()),
+                (&self.labelled, Some(to_f64(accuracy.labelled_answers))),
+                (&self.expected, accuracy.expected),
+                (&self.dropped, accuracy.has_dropped.map(f64::from)),
+            ] {
+                match value {
+                    Some(value) => gauge.with_label_values(&names).set(value),
+                    None => _ = gauge.remove_label_values(&names),
+                }
+            }
         }
         *known_versions = versions;
-    }
-}
-
-fn set_or_remove(gauge: &GaugeVec, labels: [&str; 2], value: Option<f64>) {
-    match value {
-        Some(value) => gauge.with_label_values(&labels).set(value),
-        None => _ = gauge.remove_label_values(&labels),
     }
 }

@@ -247,12 +247,6 @@ impl Metrics {
         self.panics.with_label_values(&[panic_site_name(place)]).inc();
     }
 
-    /// Panics caught so far at one place.
-    #[must_use]
-    pub fn panic_count(&self, place: PanicSite) -> u64 {
-        self.panics.with_label_values(&[panic_site_name(place)]).get()
-    }
-
     /// All metrics in Prometheus' text format, with the state of all versions.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::requests::PREDICTION_ROUTES;
 use super::{Metrics, RequestOutcome};
 
 /// Requests and predictions up to a moment.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 struct TrafficTotals {
     requests: u64,
     failed: u64,

@@ -26,12 +26,12 @@ pub struct FileWatcher<T> {
 }
 
 impl<T: Send + Sync + 'static> FileWatcher<T> {
-    /// Loads the value. `what` it is, for the log.
+    /// Loads the value. `description` says what it is, for the log.
     ///
     /// # Errors
     /// What `load` says.
     pub fn open(
-        what: &'static str,
+        description: &'static str,
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, String> {
@@ -39,7 +39,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
         let seen = file_stamps(&paths);
         let value = Arc::new(load()?);
         Ok(Arc::new(Self {
-            description: what,
+            description,
             paths,
             load: Box::new(load),
             value: RwLock::new(value),
