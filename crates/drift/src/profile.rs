@@ -26,7 +26,7 @@ pub const MAX_FILE_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// [`FORMAT_VERSION`].
+    /// `FORMAT_VERSION`.
     pub version: u32,
     /// The model that answered.
     pub model: String,

@@ -25,7 +25,6 @@ pub(crate) enum BinScale {
 }
 
 /// Which bins are compared as one.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BinGroups {
     /// The group of each bin.
     group_of_bin: Vec<usize>,

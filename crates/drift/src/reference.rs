@@ -37,7 +37,7 @@ impl Reference {
 
     /// Texts that a window must have to be judged by this signal; none if no window can be.
     ///
-    /// So many that a drift of twice [`DRIFT_THRESHOLD`] is seen at least half of the time, and at least [`MIN_WINDOW_TEXTS`].
+    /// So many that a drift of twice `DRIFT_THRESHOLD` is seen at least half of the time, and at least `MIN_WINDOW_TEXTS`.
     #[must_use]
     pub fn min_window_texts(&self, signal: DriftSignal) -> Option<u64> {
         self.min_window_texts.get(signal as usize).copied().flatten()

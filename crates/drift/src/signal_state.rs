@@ -27,7 +27,7 @@ impl DriftLevel {
 }
 
 /// One signal's level and how it came to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DriftSignalState {
     /// What it says now.
     pub(crate) level: DriftLevel,

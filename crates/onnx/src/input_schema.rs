@@ -6,7 +6,6 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use predictd_text::signature::{FixedAxes, GraphInput, IntegerWidth, TokenInput, TokenRole};
 
 /// The inputs of a graph.
-#[derive(Debug)]
 pub(super) struct InputSchema {
     pub(super) input: GraphInput,
     pub(super) fixed_axes: FixedAxes,

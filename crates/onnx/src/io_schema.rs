@@ -19,7 +19,6 @@ use super::session::{IoSpec, OnnxSession};
 const TOKEN_CLASSIFICATION_SUFFIX: &str = "ForTokenClassification";
 
 /// What a graph takes and gives.
-#[derive(Debug)]
 pub(super) struct IoSchema {
     /// How the outputs are read, as far as that is known before a first run.
     pub(super) io_spec: IoSpec,

@@ -56,7 +56,6 @@ impl ScoreLayout {
 }
 
 /// The output of the scores.
-#[derive(Debug)]
 pub(super) struct ScoreOutput {
     pub(super) layout: ScoreLayout,
     /// Axes that the graph declares.
@@ -68,7 +67,6 @@ pub(super) struct ScoreOutput {
 }
 
 /// The output in which a graph names the class it chose.
-#[derive(Debug)]
 pub(super) struct LabelOutput {
     /// Its name.
     pub(super) name: String,

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-#[derive(Clone, Message)]
+#[derive(Message)]
 pub struct ModelProto {
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
@@ -31,7 +31,7 @@ pub struct GraphProto {
     pub sparse_initializer: Vec<SparseTensorProto>,
 }
 
-#[derive(Clone, Message)]
+#[derive(Message)]
 pub struct FunctionProto {
     /// Of `NodeProto`.
     #[prost(bytes = "bytes", repeated, tag = "7")]
@@ -41,7 +41,7 @@ pub struct FunctionProto {
     pub attribute_proto: Vec<Bytes>,
 }
 
-#[derive(Clone, Message)]
+#[derive(Message)]
 pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
@@ -54,7 +54,7 @@ pub struct NodeProto {
     pub attribute: Vec<Bytes>,
 }
 
-#[derive(Clone, Message)]
+#[derive(Message)]
 pub struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
@@ -101,7 +101,7 @@ pub struct TensorProto {
 }
 
 /// The fields of `TensorProto` that hold elements by their type. Decoded, they take up to eight times the bytes.
-#[derive(Clone, Message)]
+#[derive(Message)]
 pub struct TensorElements {
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,

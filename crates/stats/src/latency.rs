@@ -50,7 +50,7 @@ impl LatencyHistogram {
         self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count = count.saturating_add(*more));
     }
 
-    /// How many answers are in each bucket, [`BUCKET_COUNT`] of them.
+    /// How many answers are in each of the 142 buckets.
     #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts

@@ -9,7 +9,7 @@ use super::interval::ConfidenceInterval;
 use super::number_format::{fmt_effect, fmt_p_value, fmt_percent, fmt_points, fmt_rounded_up, fmt_thousands};
 
 /// An arm and the feedback that it got.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ArmAccuracy {
     /// What it is called.
     pub name: String,
@@ -56,7 +56,7 @@ impl fmt::Display for Verdict {
 }
 
 /// What can be said of an experiment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ExperimentVerdict {
     /// Of every arm but the control, in the order given.
     pub arm_verdicts: Vec<Verdict>,
