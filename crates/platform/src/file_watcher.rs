@@ -14,13 +14,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// What tells one content of a file from another: device, inode, size, time of change.
 type FileStamp = Option<(u64, u64, u64, i64, i64)>;
 
-type LoadFn<T> = Box<dyn Fn() -> Result<T, String> + Send + Sync>;
-
 /// A value made from files, and made again when they change.
 pub struct FileWatcher<T> {
     description: &'static str,
     paths: Vec<PathBuf>,
-    load: LoadFn<T>,
+    load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     value: RwLock<Arc<T>>,
     last_stamps: Mutex<Vec<FileStamp>>,
 }

@@ -25,7 +25,6 @@ pub fn reopen_log_files() {
 }
 
 /// The file, open.
-#[derive(Debug)]
 pub(super) struct RotatedFile {
     path: PathBuf,
     max_bytes: u64,
