@@ -13,7 +13,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs summaries, to no end: after so many predictions, and at this interval; 0 is never.
 pub async fn log_summaries(metrics: Arc<Metrics>, after_predictions: u64, interval: Duration) {
-    let mut timer = SummaryTimer::new();
+    let mut timer = SummaryTimer::default();
     let mut looks = time::interval(CHECK_INTERVAL);
     loop {
         looks.tick().await;

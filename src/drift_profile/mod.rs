@@ -70,16 +70,14 @@ impl ProfileCommand {
         let in_texts = |error: String| ServerError::Configuration(format!("--texts {}: {error}", self.texts.display()));
         let questions = EvalSet::from_labelled_file(&self.texts, opened.pipeline()).map_err(in_texts)?;
         // The command does not wait for answers that it cannot use.
-        let least = usize::try_from(MIN_PROFILE_TEXTS).unwrap_or(usize::MAX);
-        if questions.cases.len() < least {
-            return Err(in_texts(too_few_texts(questions.cases.len())));
+        let found = questions.cases.len() as u64;
+        if found < MIN_PROFILE_TEXTS {
+            return Err(in_texts(too_few_texts(found)));
         }
         let (counts, accuracy, skipped) =
             count_answers(&questions, &mut opened, settings).map_err(ServerError::Runtime)?;
-        let answered = usize::try_from(counts.texts()).unwrap_or(usize::MAX);
-        if answered < least {
-            let first = skipped.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
-            return Err(in_texts(too_few_texts(answered) + &first));
+        if counts.texts() < MIN_PROFILE_TEXTS {
+            return Err(in_texts(too_few_texts(counts.texts()) + &skipped.first_refusal));
         }
         let failed = |error: String| ServerError::Runtime(format!("{directory}: {error}"));
         let origin = ProfileOrigin {
@@ -89,16 +87,16 @@ impl ProfileCommand {
             graph: Some(sha256_file(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
         };
         let labels = opened.pipeline().labels();
-        let profile = Profile::new(origin, &counts, labels, accuracy).map_err(|error| failed(error.to_string()))?;
-        let reference = profile.reference(labels).map_err(|error| failed(error.to_string()))?;
+        let profile = Profile::new(origin, &counts, labels, accuracy).map_err(failed)?;
+        let reference = profile.reference(labels).map_err(failed)?;
         let out = self.output_path();
         let wrong = |error: String| ServerError::Configuration(format!("--out {}: {error}", out.display()));
         write_profile(&profile, &out).map_err(wrong)?;
-        Ok(ProfileReport::new(&profile, &reference, &out, skipped))
+        Ok(ProfileReport::new(&profile, &reference, &out, &skipped))
     }
 }
 
-fn too_few_texts(texts: usize) -> String {
+fn too_few_texts(texts: u64) -> String {
     format!(
         "{texts} texts are answered, where a profile needs {MIN_PROFILE_TEXTS} at least (1,000 are good): with fewer, chance hides every drift"
     )
@@ -116,16 +114,16 @@ fn count_answers(
     for question in &questions.cases {
         let answered = answer_case(question, opened, &settings.limits);
         let number = question.number;
-        let (encoded, decision) = match (answered.encoded, answered.outcome) {
-            (Some(encoded), Ok(decision)) => (encoded, decision),
-            (_, Err(AnswerError::Refused(reason))) => {
+        let decision = match answered.outcome {
+            Ok(decision) => decision,
+            Err(AnswerError::Refused(reason)) => {
                 skipped.record_refusal(&format!("line {number}: {reason}"));
                 continue;
             }
-            (_, Err(AnswerError::Failed(reason))) => return Err(format!("line {number}: {reason}")),
-            (None, Ok(_)) => continue,
+            Err(AnswerError::Failed(reason)) => return Err(format!("line {number}: {reason}")),
         };
-        let Some((label, confidence)) = observation(&decision) else { continue };
+        let observed = answered.encoded.zip(observation(&decision));
+        let Some((encoded, (label, confidence))) = observed else { continue };
         counts.record(label, confidence, encoded.token_count, encoded.unknown_count);
         if let Some(expected) = &question.expected {
             let right = expected.check(&decision, opened.pipeline().labels(), questions.tolerance).is_ok();

@@ -25,14 +25,16 @@ pub struct SkippedTexts {
     pub without_text: usize,
     /// How many a server refuses.
     pub refused: usize,
-    /// The first of them, and why.
-    pub first_refusal: Option<String>,
+    /// The first of them, and why, as a sentence goes on with it; empty if there is none.
+    pub first_refusal: String,
 }
 
 impl SkippedTexts {
     pub(super) fn record_refusal(&mut self, why: &str) {
+        if self.refused == 0 {
+            self.first_refusal = format!("; {why}");
+        }
         self.refused += 1;
-        self.first_refusal.get_or_insert_with(|| why.to_owned());
     }
 }
 
@@ -75,17 +77,15 @@ pub struct WindowRequirement {
 }
 
 impl ProfileReport {
-    pub(super) fn new(profile: &Profile, reference: &Reference, path: &Path, skipped: SkippedTexts) -> Self {
+    pub(super) fn new(profile: &Profile, reference: &Reference, path: &Path, skipped: &SkippedTexts) -> Self {
         let mut most_frequent: Vec<LabelCount> = profile.labels.iter().filter(|one| one.texts > 0).cloned().collect();
         most_frequent.sort_by(|a, b| b.texts.cmp(&a.texts).then_with(|| a.label.cmp(&b.label)));
         let labels = [profile.labels.len(), most_frequent.len()];
         most_frequent.truncate(MAX_LISTED_LABELS);
         let confidence = [5, 9].map(|tenths| top_bin(&profile.confidence, tenths) as u64);
-        let lengths = [5, 1].map(|tenths| top_bin(&profile.lengths, tenths));
         let needed = DriftSignal::ALL
             .map(|signal| WindowRequirement { signal: signal.name(), texts: reference.min_window_texts(signal) })
             .to_vec();
-        let unknown = profile.unknown.filter(|sums| sums.tokens > 0);
         Self {
             profile: path.display().to_string(),
             texts: profile.texts,
@@ -94,8 +94,12 @@ impl ProfileReport {
             labels,
             most_frequent,
             confidence: confidence.map(|bin| to_f64(bin) / to_f64(CONFIDENCE_BINS as u64)),
-            lengths: lengths.map(|bin| LENGTH_EDGES.get(bin).copied().unwrap_or_default()),
-            unknown: unknown.map(|sums| to_f64(sums.unknown) / to_f64(sums.tokens)),
+            lengths: [5, 1]
+                .map(|tenths| LENGTH_EDGES.get(top_bin(&profile.lengths, tenths)).copied().unwrap_or_default()),
+            unknown: profile
+                .unknown
+                .filter(|sums| sums.tokens > 0)
+                .map(|sums| to_f64(sums.unknown) / to_f64(sums.tokens)),
             warnings: collect_warnings(profile, &needed, skipped),
             needed,
             accuracy: profile.accuracy,
@@ -103,7 +107,7 @@ impl ProfileReport {
     }
 }
 
-fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], skipped: SkippedTexts) -> Vec<String> {
+fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], skipped: &SkippedTexts) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(ProfileAccuracy { texts, correct }) = profile.accuracy
         && to_f64(correct) >= SUSPECT_ACCURACY * to_f64(texts)
@@ -119,16 +123,14 @@ fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], skipped: Sk
         ));
     }
     for WindowRequirement { signal, texts } in needed {
-        match texts {
-            Some(texts) if *texts > DEFAULT_WINDOW_TEXTS => found.push(format!(
+        if let Some(texts) = texts.filter(|&texts| texts > DEFAULT_WINDOW_TEXTS) {
+            found.push(format!(
                 "a window needs {texts} texts to be judged by {signal}: start the server with --drift-window {texts}, or make a larger profile"
-            )),
-            _ => {}
+            ));
         }
     }
-    if skipped.refused > 0 {
-        let first = skipped.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
-        found.push(format!("{} texts are refused, and not in the profile{first}", skipped.refused));
+    if let SkippedTexts { refused: refused @ 1.., first_refusal, .. } = skipped {
+        found.push(format!("{refused} texts are refused, and not in the profile{first_refusal}"));
     }
     found
 }

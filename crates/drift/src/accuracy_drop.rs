@@ -6,7 +6,7 @@ use super::counts::to_f64;
 pub const ACCURACY_WINDOW_ANSWERS: u32 = 1_000;
 
 /// Fewest of them with which anything is said.
-pub const MIN_ANSWERS: u64 = 100;
+const MIN_ANSWERS: u64 = 100;
 
 /// Standard errors by which the accuracy must be lower for a drop. It is looked again and again, with each new answer: what
 /// chance does once in many looks must be beyond it.

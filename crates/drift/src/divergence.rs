@@ -18,10 +18,10 @@ use statrs::distribution::{ChiSquared, ContinuousCDF};
 use super::counts::{TokenSums, sum_counts, to_f64};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
-pub const DRIFT_THRESHOLD: f64 = 0.2;
+pub(crate) const DRIFT_THRESHOLD: f64 = 0.2;
 
 /// Part of [`DRIFT_THRESHOLD`] that a signal must fall below before it counts as gone.
-pub const CLEAR_FACTOR: f64 = 0.5;
+const CLEAR_FACTOR: f64 = 0.5;
 
 /// Part of the windows in which chance alone stays below the noise.
 const NOISE_QUANTILE: f64 = 0.999;
@@ -35,10 +35,6 @@ const SMOOTHING_TEXTS: f64 = 0.5;
 /// A window compared with its reference in one signal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Divergence {
-    /// Texts in the window.
-    pub texts: u64,
-    /// Bins compared, after rare ones were put together.
-    pub bins: usize,
     /// What is judged: PSI; for unknown tokens Cohen's h, never negative.
     pub value: f64,
     /// PSI, 0 and up.
@@ -63,30 +59,24 @@ impl Divergence {
     }
 
     /// True if the window differs by more than chance and what is usual.
-    #[must_use]
-    pub fn is_drift(&self) -> bool {
+    pub(crate) fn is_drift(&self) -> bool {
         self.value >= self.threshold()
     }
 
     /// Two spreads over the same bins.
-    #[must_use]
-    pub fn from_bins(reference: &[u64], window: &[u64]) -> Self {
-        let texts = sum_counts(window);
+    pub(crate) fn from_bins(reference: &[u64], window: &[u64]) -> Self {
         let psi = psi(reference, window);
-        let bins = reference.len();
-        Self {
-            texts,
-            bins,
-            value: psi,
-            psi,
-            js: jensen_shannon(reference, window),
-            noise: psi_noise(bins, texts, sum_counts(reference)),
-        }
+        let noise = psi_noise(reference.len(), sum_counts(window), sum_counts(reference));
+        Self { value: psi, psi, js: jensen_shannon(reference, window), noise }
     }
 
     /// Shares of unknown tokens in `texts` and `reference_texts`; nothing if one side has no tokens.
-    #[must_use]
-    pub fn from_tokens(reference: &TokenSums, reference_texts: u64, window: &TokenSums, texts: u64) -> Option<Self> {
+    pub(crate) fn from_tokens(
+        reference: &TokenSums,
+        reference_texts: u64,
+        window: &TokenSums,
+        texts: u64,
+    ) -> Option<Self> {
         if reference.tokens == 0 || window.tokens == 0 {
             return None;
         }
@@ -96,13 +86,12 @@ impl Divergence {
         // A cluster that one side happens to lack may come on either.
         let effect = design_effect(reference, reference_texts).max(design_effect(window, texts));
         let noise = token_noise(effect, to_f64(window.tokens), to_f64(reference.tokens));
-        Some(Self { texts, bins: 2, value, psi: psi(&q, &p), js: jensen_shannon(&q, &p), noise })
+        Some(Self { value, psi: psi(&q, &p), js: jensen_shannon(&q, &p), noise })
     }
 }
 
 /// Population stability index of two lists of counts over the same bins, smoothed: 0 and up.
-#[must_use]
-pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
+fn psi(reference: &[u64], window: &[u64]) -> f64 {
     let m = to_f64(sum_counts(reference));
     let n = to_f64(sum_counts(window));
     if m == 0.0 || n == 0.0 {
@@ -119,8 +108,7 @@ pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
 }
 
 /// Jensen-Shannon divergence to base 2 of two lists of counts over the same bins: 0 to 1.
-#[must_use]
-pub fn jensen_shannon(reference: &[u64], window: &[u64]) -> f64 {
+fn jensen_shannon(reference: &[u64], window: &[u64]) -> f64 {
     let m = to_f64(sum_counts(reference));
     let n = to_f64(sum_counts(window));
     if m == 0.0 || n == 0.0 {
@@ -142,8 +130,7 @@ fn relative_entropy_term(share: f64, reference: f64) -> f64 {
 }
 
 /// PSI that chance alone stays below in 999 of 1,000 windows of `n` texts against a reference of `m`.
-#[must_use]
-pub fn psi_noise(bins: usize, n: u64, m: u64) -> f64 {
+fn psi_noise(bins: usize, n: u64, m: u64) -> f64 {
     if n == 0 || m == 0 {
         return 0.0;
     }
@@ -151,16 +138,9 @@ pub fn psi_noise(bins: usize, n: u64, m: u64) -> f64 {
 }
 
 /// The part of [`psi_noise`] above its mean: a drift must be larger than [`DRIFT_THRESHOLD`] by this to be seen half of the time.
-#[must_use]
-pub fn psi_noise_excess(bins: usize, n: u64, m: u64) -> f64 {
+pub(crate) fn psi_noise_excess(bins: usize, n: u64, m: u64) -> f64 {
     let mean = to_f64(bins.saturating_sub(1) as u64) * (1.0 / to_f64(n.max(1)) + 1.0 / to_f64(m.max(1)));
     (psi_noise(bins, n, m) - mean).max(0.0)
-}
-
-/// Jensen-Shannon divergence that corresponds to a small PSI: their ratio where they tend to 0.
-#[must_use]
-pub fn psi_to_js(psi: f64) -> f64 {
-    psi / (8.0 * std::f64::consts::LN_2)
 }
 
 /// The value that a chi-square variable stays below in 999 of 1,000 cases; 0 without degrees of freedom.
@@ -169,22 +149,19 @@ fn chi_square_quantile(degrees: f64) -> f64 {
 }
 
 /// Cohen's h of two shares: positive if the second is larger, -π to π.
-#[must_use]
-pub fn cohen_h(reference: f64, window: f64) -> f64 {
+fn cohen_h(reference: f64, window: f64) -> f64 {
     2.0 * (window.sqrt().asin() - reference.sqrt().asin())
 }
 
 /// Cohen's h that chance alone stays below, with so many tokens on each side, of which `effect` tell as much as one.
-#[must_use]
-pub fn token_noise(effect: f64, n: f64, m: f64) -> f64 {
+pub(crate) fn token_noise(effect: f64, n: f64, m: f64) -> f64 {
     TWO_SIDED_Z_SCORE * (effect * (1.0 / n + 1.0 / m)).sqrt()
 }
 
 /// How many tokens tell as much as one that is unknown independently of all others (Kish's design effect, at least 1).
 ///
 /// The variance of the share is that of a ratio of two sums over texts (Cochran, "Sampling Techniques", 1977, 2.11).
-#[must_use]
-pub fn design_effect(sums: &TokenSums, texts: u64) -> f64 {
+pub(crate) fn design_effect(sums: &TokenSums, texts: u64) -> f64 {
     let share = unknown_share(sums);
     let spread = share * (1.0 - share);
     if spread <= 0.0 || texts < 2 {
@@ -212,7 +189,7 @@ fn unknown_share(sums: &TokenSums) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_samples::{sample_bins, weighted_bins};
+    use crate::tests::samples::{psi_to_js, sample_bins, weighted_bins};
     use predictd_stats::split_mix64::SplitMix64;
 
     fn is_close(a: f64, b: f64) -> bool {

@@ -28,32 +28,33 @@
 //!
 //! - [`accuracy_drop`]: whether a model is less often right than it was
 //! - [`counts`]: what a window or a reference holds, in memory that does not grow
-//! - [`rare_bins`]: bins too rare to be compared alone, put together
-//! - [`divergence`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
+//! - `rare_bins`: bins too rare to be compared alone, put together
+//! - `divergence`: PSI, Jensen-Shannon, shares of tokens, and what chance gives
 //! - [`profile`]: the file, and everything that can be wrong with it
-//! - [`reference`](mod@reference): a profile in the order of its model's labels, and windows judged by it
-//! - [`signal`]: what is compared
-//! - [`signal_state`]: when a signal is raised and cleared
+//! - `reference`: a profile in the order of its model's labels, and windows judged by it
+//! - `signal`: what is compared
+//! - `signal_state`: when a signal is raised and cleared
 //! - [`window`]: windows of live texts, one model version's
 
 pub mod accuracy_drop;
 pub mod counts;
-pub mod divergence;
+mod divergence;
 pub mod profile;
-pub mod rare_bins;
-pub mod reference;
-pub mod signal;
-pub mod signal_state;
+mod rare_bins;
+mod reference;
+mod signal;
+mod signal_state;
 pub mod window;
 
-#[cfg(test)]
-mod test_samples;
-
-pub use counts::DistributionCounts;
-pub use counts::to_f64;
+pub use counts::{DistributionCounts, to_f64};
 pub use divergence::Divergence;
-pub use profile::{Profile, ProfileError, ProfileOrigin};
+pub use profile::{Profile, ProfileOrigin};
 pub use reference::Reference;
 pub use signal::DriftSignal;
-pub use signal_state::{DriftLevel, DriftSignalState};
+pub use signal_state::DriftLevel;
 pub use window::{DriftDetector, SignalReport, WindowResult, WindowSettings};
+
+#[cfg(test)]
+mod tests {
+    pub(crate) mod samples;
+}

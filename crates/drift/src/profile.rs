@@ -1,7 +1,6 @@
 //! The file `profile.json` of a model directory, and everything that can be wrong with it.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +8,16 @@ use super::counts::{CONFIDENCE_BINS, DistributionCounts, LENGTH_BINS, MAX_LABELS
 use super::reference::Reference;
 
 /// The form of the file that this program reads and writes. It includes where bins begin.
-pub const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 /// Fewest texts of a profile: with fewer, chance hides a drift from every window.
 pub const MIN_PROFILE_TEXTS: u64 = 200;
 
 /// Most texts of a profile.
-pub const MAX_PROFILE_TEXTS: u64 = 1_000_000_000_000;
+const MAX_PROFILE_TEXTS: u64 = 1_000_000_000_000;
 
 /// Most bytes of a label, a name or a date in a profile.
-pub const MAX_NAME_BYTES: usize = 4_096;
+const MAX_NAME_BYTES: usize = 4_096;
 
 /// Most bytes of a file that is worth reading.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -27,7 +26,7 @@ pub const MAX_FILE_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// [`FORMAT_VERSION`].
+    /// `FORMAT_VERSION`.
     pub version: u32,
     /// The model that answered.
     pub model: String,
@@ -89,89 +88,20 @@ pub struct ProfileOrigin {
     pub graph: Option<String>,
 }
 
-/// Why a profile cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProfileError {
-    /// It has another form.
-    UnsupportedVersion(u32),
-    /// It has too few texts to compare anything with, or too many to be true.
-    TextCount(u64),
-    /// A name is too long; the field.
-    NameTooLong(&'static str),
-    /// It has no labels, or more than a model can have.
-    LabelTotal(usize),
-    /// Two counts are of the same label.
-    DuplicateLabel(String),
-    /// A list of bins has the wrong length.
-    BinCount {
-        /// The field.
-        field: &'static str,
-        /// Bins that it has.
-        actual: usize,
-        /// Bins that it should have.
-        expected: usize,
-    },
-    /// The counts of a field do not add up to the texts.
-    SumMismatch {
-        /// The field.
-        field: &'static str,
-        /// What they add up to.
-        sum: u64,
-        /// The texts.
-        texts: u64,
-    },
-    /// The sums of tokens cannot be those of any texts; what is wrong.
-    InvalidTokenSums(&'static str),
-    /// More answers are right than there are, or more are known than there are texts.
-    InvalidAccuracy(ProfileAccuracy),
-    /// The model has a label that the profile lacks.
-    MissingLabel(String),
-    /// The profile has a label that the model lacks.
-    UnknownLabel(String),
-}
-
-impl std::error::Error for ProfileError {}
-
-impl fmt::Display for ProfileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnsupportedVersion(found) => write!(f, "version: {found}, where {FORMAT_VERSION} is understood"),
-            Self::TextCount(found) => {
-                write!(f, "texts: {found}, where {MIN_PROFILE_TEXTS} to {MAX_PROFILE_TEXTS} are possible")
-            }
-            Self::NameTooLong(field) => write!(f, "{field}: longer than {MAX_NAME_BYTES} bytes"),
-            Self::LabelTotal(found) => write!(f, "labels: {found}, where 1 to {MAX_LABELS} are possible"),
-            Self::DuplicateLabel(label) => write!(f, "labels: {label:?} is there twice"),
-            Self::BinCount { field, actual: found, expected: wanted } => {
-                write!(f, "{field}: {found} counts, where there are {wanted} bins")
-            }
-            Self::SumMismatch { field, sum, texts } => {
-                write!(f, "{field}: the counts add up to {sum}, and texts is {texts}")
-            }
-            Self::InvalidTokenSums(what) => write!(f, "unknown: {what}"),
-            Self::InvalidAccuracy(ProfileAccuracy { texts, correct }) => {
-                write!(f, "accuracy: {correct} right of {texts}, which is more than there are")
-            }
-            Self::MissingLabel(label) => write!(f, "labels: {label:?}, which the model has, is missing"),
-            Self::UnknownLabel(label) => write!(f, "labels: {label:?} is no label of the model"),
-        }
-    }
-}
-
 impl Profile {
     /// The profile of counted texts; `labels` are the model's, in its order.
     ///
     /// # Errors
-    /// [`ProfileError`] if there are too few texts, or if labels or counts do not fit together.
+    /// One sentence that names the field, if there are too few texts, or if labels or counts do not fit together.
     pub fn new(
         made: ProfileOrigin,
         counts: &DistributionCounts,
         labels: &[String],
         accuracy: Option<ProfileAccuracy>,
-    ) -> Result<Self, ProfileError> {
-        let (other, known) = counts.labels.split_last().ok_or(ProfileError::LabelTotal(0))?;
-        if known.len() != labels.len() {
-            return Err(ProfileError::BinCount { field: "labels", actual: known.len(), expected: labels.len() });
+    ) -> Result<Self, String> {
+        let known = counts.labels.len() - 1;
+        if known != labels.len() {
+            return Err(bin_count_error("labels", known, labels.len()));
         }
         let count = |(label, &texts): (&String, &u64)| LabelCount { label: label.clone(), texts };
         let profile = Self {
@@ -181,8 +111,8 @@ impl Profile {
             made: made.made_at,
             graph: made.graph,
             texts: counts.texts,
-            labels: labels.iter().zip(known).map(count).collect(),
-            other: *other,
+            labels: labels.iter().zip(&counts.labels).map(count).collect(),
+            other: counts.labels.last().copied().unwrap_or_default(),
             confidence: counts.confidence.to_vec(),
             lengths: counts.lengths.to_vec(),
             unknown: counts.tokens,
@@ -195,13 +125,14 @@ impl Profile {
     /// Checks everything that does not need the model.
     ///
     /// # Errors
-    /// [`ProfileError`] says what is wrong, and where.
-    pub fn validate(&self) -> Result<(), ProfileError> {
-        if self.version != FORMAT_VERSION {
-            return Err(ProfileError::UnsupportedVersion(self.version));
+    /// One sentence: what is wrong, and in which field.
+    pub fn validate(&self) -> Result<(), String> {
+        let Self { version, texts, .. } = *self;
+        if version != FORMAT_VERSION {
+            return Err(format!("version: {version}, where {FORMAT_VERSION} is understood"));
         }
-        if !(MIN_PROFILE_TEXTS..=MAX_PROFILE_TEXTS).contains(&self.texts) {
-            return Err(ProfileError::TextCount(self.texts));
+        if !(MIN_PROFILE_TEXTS..=MAX_PROFILE_TEXTS).contains(&texts) {
+            return Err(format!("texts: {texts}, where {MIN_PROFILE_TEXTS} to {MAX_PROFILE_TEXTS} are possible"));
         }
         let names = [("model", &self.model), ("model_version", &self.model_version), ("made", &self.made)];
         let graph = self.graph.iter().map(|digest| ("graph", digest));
@@ -209,26 +140,24 @@ impl Profile {
         if let Some((field, _)) =
             names.into_iter().chain(graph).chain(labels).find(|(_, name)| name.len() > MAX_NAME_BYTES)
         {
-            return Err(ProfileError::NameTooLong(field));
+            return Err(format!("{field}: longer than {MAX_NAME_BYTES} bytes"));
         }
-        if self.labels.is_empty() || self.labels.len() > MAX_LABELS {
-            return Err(ProfileError::LabelTotal(self.labels.len()));
+        if !(1..=MAX_LABELS).contains(&self.labels.len()) {
+            return Err(format!("labels: {}, where 1 to {MAX_LABELS} are possible", self.labels.len()));
         }
         let mut seen = HashSet::with_capacity(self.labels.len());
-        if let Some(count) = self.labels.iter().find(|count| !seen.insert(count.label.as_str())) {
-            return Err(ProfileError::DuplicateLabel(count.label.clone()));
+        if let Some(count) = self.labels.iter().find(|count| !seen.insert(&count.label)) {
+            return Err(format!("labels: {:?} is there twice", count.label));
         }
         self.check_sum("labels and other", self.labels.iter().map(|count| count.texts).chain([self.other]))?;
-        bins_from_slice::<CONFIDENCE_BINS>("confidence", &self.confidence)?;
-        self.check_sum("confidence", self.confidence.iter().copied())?;
-        bins_from_slice::<LENGTH_BINS>("lengths", &self.lengths)?;
-        self.check_sum("lengths", self.lengths.iter().copied())?;
+        self.check_sum("confidence", bins_from_slice::<CONFIDENCE_BINS>("confidence", &self.confidence)?)?;
+        self.check_sum("lengths", bins_from_slice::<LENGTH_BINS>("lengths", &self.lengths)?)?;
         if let Some(sums) = &self.unknown {
-            check_token_sums(sums, self.texts).map_err(ProfileError::InvalidTokenSums)?;
+            check_token_sums(sums, texts).map_err(|wrong| format!("unknown: {wrong}"))?;
         }
         match self.accuracy {
-            Some(accuracy) if accuracy.correct > accuracy.texts || accuracy.texts > self.texts => {
-                Err(ProfileError::InvalidAccuracy(accuracy))
+            Some(ProfileAccuracy { texts: known, correct }) if correct > known || known > texts => {
+                Err(format!("accuracy: {correct} right of {known}, which is more than there are"))
             }
             _ => Ok(()),
         }
@@ -237,36 +166,44 @@ impl Profile {
     /// What windows of a model with these labels are compared with, if the profile is of the same labels, in any order.
     ///
     /// # Errors
-    /// [`ProfileError`] as from [`validate`](Self::validate), or if the labels are not the same.
-    pub fn reference(&self, labels: &[String]) -> Result<Reference, ProfileError> {
+    /// As from [`validate`](Self::validate), or one sentence: which label is not the same.
+    pub fn reference(&self, labels: &[String]) -> Result<Reference, String> {
         self.validate()?;
         let mut given: HashMap<&str, u64> =
             self.labels.iter().map(|count| (count.label.as_str(), count.texts)).collect();
-        let mut counts = DistributionCounts::new(labels.len(), false);
-        for (slot, label) in counts.labels.iter_mut().zip(labels) {
-            *slot = given.remove(label.as_str()).ok_or_else(|| ProfileError::MissingLabel(label.clone()))?;
+        let counts = labels.iter().map(|label| {
+            let count = given.remove(label.as_str());
+            count.ok_or_else(|| format!("labels: {label:?}, which the model has, is missing"))
+        });
+        let counts = counts.chain([Ok(self.other)]).collect::<Result<_, _>>()?;
+        if let Some(LabelCount { label, .. }) = self.labels.iter().find(|count| given.contains_key(&*count.label)) {
+            return Err(format!("labels: {label:?} is no label of the model"));
         }
-        if let Some(count) = self.labels.iter().find(|count| given.contains_key(count.label.as_str())) {
-            return Err(ProfileError::UnknownLabel(count.label.clone()));
-        }
-        if let Some(other) = counts.labels.last_mut() {
-            *other = self.other;
-        }
-        counts.confidence = bins_from_slice("confidence", &self.confidence)?;
-        counts.lengths = bins_from_slice("lengths", &self.lengths)?;
-        (counts.texts, counts.tokens) = (self.texts, self.unknown);
-        Ok(Reference::new(counts))
+        Ok(Reference::new(DistributionCounts {
+            texts: self.texts,
+            labels: counts,
+            confidence: bins_from_slice("confidence", &self.confidence)?,
+            lengths: bins_from_slice("lengths", &self.lengths)?,
+            tokens: self.unknown,
+        }))
     }
 
-    fn check_sum(&self, field: &'static str, counts: impl Iterator<Item = u64>) -> Result<(), ProfileError> {
-        let sum = counts.fold(0, u64::saturating_add);
-        if sum == self.texts { Ok(()) } else { Err(ProfileError::SumMismatch { field, sum, texts: self.texts }) }
+    fn check_sum(&self, field: &str, counts: impl IntoIterator<Item = u64>) -> Result<(), String> {
+        let sum = counts.into_iter().fold(0, u64::saturating_add);
+        if sum == self.texts {
+            return Ok(());
+        }
+        Err(format!("{field}: the counts add up to {sum}, and texts is {}", self.texts))
     }
 }
 
+fn bin_count_error(field: &str, found: usize, wanted: usize) -> String {
+    format!("{field}: {found} counts, where there are {wanted} bins")
+}
+
 /// A list of counts, if there is one for each bin.
-fn bins_from_slice<const BINS: usize>(field: &'static str, counts: &[u64]) -> Result<[u64; BINS], ProfileError> {
-    counts.try_into().map_err(|_| ProfileError::BinCount { field, actual: counts.len(), expected: BINS })
+fn bins_from_slice<const BINS: usize>(field: &str, counts: &[u64]) -> Result<[u64; BINS], String> {
+    counts.try_into().map_err(|_| bin_count_error(field, counts.len(), BINS))
 }
 
 /// What holds for the sums of any texts with no more unknown tokens than tokens each.

@@ -17,7 +17,7 @@ const MIN_EXPECTED_TEXTS: f64 = 5.0;
 
 /// How bins are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BinScale {
+pub(crate) enum BinScale {
     /// Neighbours are alike, as with lengths: only those next to each other.
     Ordinal,
     /// Bins stand in any order, as labels do: a rare one with the next rare one, however far.
@@ -25,17 +25,16 @@ pub enum BinScale {
 }
 
 /// Which bins are compared as one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BinGroups {
+pub(crate) struct BinGroups {
     /// The group of each bin.
     group_of_bin: Vec<usize>,
-    group_count: usize,
+    /// How many groups there are.
+    pub(crate) group_count: usize,
 }
 
 impl BinGroups {
     /// The groups for a window of `window` texts.
-    #[must_use]
-    pub fn new(reference: &[u64], kind: BinScale, window: u64) -> Self {
+    pub(crate) fn new(reference: &[u64], kind: BinScale, window: u64) -> Self {
         let texts = sum_counts(reference);
         // A small reference is no more certain than a small window.
         let scale = if texts == 0 { 0.0 } else { to_f64(texts.min(window)) / to_f64(texts) };
@@ -59,21 +58,8 @@ impl BinGroups {
         groups
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.group_count
-    }
-
-    /// True if there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.group_count == 0
-    }
-
     /// Counts by group of counts by bin.
-    #[must_use]
-    pub fn merge_counts(&self, counts: &[u64]) -> Vec<u64> {
+    pub(crate) fn merge_counts(&self, counts: &[u64]) -> Vec<u64> {
         let mut sums = vec![0_u64; self.group_count];
         for (&group, &count) in self.group_of_bin.iter().zip(counts) {
             if let Some(sum) = sums.get_mut(group) {
@@ -115,7 +101,7 @@ mod tests {
     fn empty_reference_bins_not_merged_with_frequent() {
         assert_eq!(BinGroups::new(&[1_000, 0], BinScale::Nominal, 100).merge_counts(&[70, 30]), [70, 30]);
         assert_eq!(BinGroups::new(&[0, 500, 500, 0], BinScale::Ordinal, 100).merge_counts(&[1, 2, 3, 4]), [1, 2, 3, 4]);
-        assert_eq!(BinGroups::new(&[0, 0], BinScale::Nominal, 100).len(), 1);
-        assert!(BinGroups::new(&[], BinScale::Ordinal, 100).is_empty());
+        assert_eq!(BinGroups::new(&[0, 0], BinScale::Nominal, 100).group_count, 1);
+        assert_eq!(BinGroups::new(&[], BinScale::Ordinal, 100).group_count, 0);
     }
 }

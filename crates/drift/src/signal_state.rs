@@ -3,7 +3,7 @@
 use super::divergence::Divergence;
 
 /// Calm windows in a row that clear a signal.
-pub const CLEAR_AFTER_WINDOWS: u8 = 2;
+const CLEAR_AFTER_WINDOWS: u8 = 2;
 
 /// What a signal says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,30 +27,18 @@ impl DriftLevel {
 }
 
 /// One signal's level and how it came to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DriftSignalState {
-    level: DriftLevel,
-    level_since_window: Option<u64>,
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DriftSignalState {
+    /// What it says now.
+    pub(crate) level: DriftLevel,
     calm_windows: u8,
 }
 
 impl DriftSignalState {
-    /// What it says now.
-    #[must_use]
-    pub fn level(&self) -> DriftLevel {
-        self.level
-    }
-
-    /// The number of the window that made it so; none if it has been quiet from the start.
-    #[must_use]
-    pub fn level_since_window(&self) -> Option<u64> {
-        self.level_since_window
-    }
-
     /// Takes a closed window into account; true if that changed the level.
     ///
     /// A window that drifts raises it. [`CLEAR_AFTER_WINDOWS`] in a row clear it; one in between restarts the count.
-    pub fn observe(&mut self, window: u64, distance: &Divergence) -> bool {
+    pub(crate) fn observe(&mut self, distance: &Divergence) -> bool {
         let calm = distance.value < distance.clear_threshold();
         let level = match self.level {
             DriftLevel::Quiet if distance.is_drift() => DriftLevel::Drifting,
@@ -59,9 +47,7 @@ impl DriftSignalState {
         };
         let changed = level != self.level;
         self.calm_windows = if level == DriftLevel::Drifting && !changed && calm { self.calm_windows + 1 } else { 0 };
-        if changed {
-            (self.level, self.level_since_window) = (level, Some(window));
-        }
+        self.level = level;
         changed
     }
 }
@@ -70,30 +56,21 @@ impl DriftSignalState {
 mod tests {
     use super::*;
 
-    fn observe_values(values: &[f64]) -> (String, DriftSignalState) {
+    fn observe_values(values: &[f64]) -> String {
         let mut state = DriftSignalState::default();
-        let mut one = |(window, &value): (usize, &f64)| {
-            let distance = Divergence { texts: 1_000, bins: 20, value, psi: value, js: 0.0, noise: 0.1 };
-            state.observe(window as u64 + 1, &distance);
-            if state.level() == DriftLevel::Drifting { 'D' } else { 'q' }
+        let mut one = |&value: &f64| {
+            let distance = Divergence { value, psi: value, js: 0.0, noise: 0.1 };
+            state.observe(&distance);
+            if state.level == DriftLevel::Drifting { 'D' } else { 'q' }
         };
-        let levels = values.iter().enumerate().map(&mut one).collect();
-        (levels, state)
+        values.iter().map(&mut one).collect()
     }
 
     #[test]
     fn signal_calm_for_two_windows_clears() {
         // Raised from 0.3, calm below 0.2.
-        assert_eq!(observe_values(&[0.0, 0.29, 0.31, 0.19, 0.19, 0.29]).0, "qqDDqq");
-        assert_eq!(observe_values(&[0.31, 0.19, 0.21, 0.19, 0.29, 0.19, 0.31, 0.1, 0.1, 0.31]).0, "DDDDDDDDqD");
-        assert_eq!(observe_values(&[0.31, 0.1, 0.1, 0.31, 0.1, 0.31]).0, "DDqDDD", "each count restarts");
-    }
-
-    #[test]
-    fn signal_level_changed_window_is_reported() {
-        assert_eq!(observe_values(&[0.1, 0.1]).1.level_since_window(), None);
-        assert_eq!(observe_values(&[0.1, 0.4, 0.4]).1.level_since_window(), Some(2));
-        let (_, state) = observe_values(&[0.1, 0.4, 0.1, 0.1, 0.1]);
-        assert_eq!((state.level().name(), state.level_since_window()), ("quiet", Some(4)));
+        assert_eq!(observe_values(&[0.0, 0.29, 0.31, 0.19, 0.19, 0.29]), "qqDDqq");
+        assert_eq!(observe_values(&[0.31, 0.19, 0.21, 0.19, 0.29, 0.19, 0.31, 0.1, 0.1, 0.31]), "DDDDDDDDqD");
+        assert_eq!(observe_values(&[0.31, 0.1, 0.1, 0.31, 0.1, 0.31]), "DDqDDD", "each count restarts");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::DistributionCounts;
 use super::divergence::Divergence;
-use super::reference::Reference;
+use super::reference::{MIN_WINDOW_TEXTS, Reference};
 use super::signal::DriftSignal;
 use super::signal_state::{DriftLevel, DriftSignalState};
 
@@ -56,8 +56,6 @@ pub struct SignalReport {
     pub signal: DriftSignal,
     /// Its level.
     pub level: DriftLevel,
-    /// The window that made it so; none if it has been quiet from the start.
-    pub level_since_window: Option<u64>,
     /// Texts that a window must have to be judged by it; none if the signal is not there.
     pub min_window_texts: Option<u64>,
     /// The last window that was judged by it, of those that are kept.
@@ -122,7 +120,7 @@ impl DriftDetector {
     #[must_use]
     pub fn min_window_texts(&self) -> u64 {
         let needed = DriftSignal::ALL.into_iter().filter_map(|signal| self.reference.min_window_texts(signal));
-        needed.max().unwrap_or(super::reference::MIN_WINDOW_TEXTS)
+        needed.max().unwrap_or(MIN_WINDOW_TEXTS)
     }
 
     /// Texts in the open window.
@@ -140,26 +138,20 @@ impl DriftDetector {
     /// Every signal as it is now.
     #[must_use]
     pub fn signal_reports(&self) -> [SignalReport; 4] {
-        self.map_signals(|signal, state| {
-            let of = |window: &WindowResult| {
-                select_signal(signal, window.divergences).map(|distance| (window.number, distance))
-            };
-            let judged = self.stored_windows.iter().rev().find_map(of);
+        DriftSignal::ALL.map(|signal| {
+            let judged = self.stored_windows.iter().rev().find_map(|window| {
+                let distance = window.divergences.get(signal as usize).copied().flatten()?;
+                Some((window.number, distance))
+            });
+            let (last_window, divergence) = judged.unzip();
             SignalReport {
                 signal,
-                level: state.level(),
-                level_since_window: state.level_since_window(),
+                level: self.signal_states.get(signal as usize).map(|state| state.level).unwrap_or_default(),
                 min_window_texts: self.reference.min_window_texts(signal),
-                last_window: judged.map(|(number, _)| number),
-                divergence: judged.map(|(_, distance)| distance),
+                last_window,
+                divergence,
             }
         })
-    }
-
-    /// Bytes that it takes, but for the reference, which never changes.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(self) + self.open_counts.memory_bytes() + self.stored_windows.capacity() * size_of::<WindowResult>()
     }
 
     fn close(&mut self, now: Duration) -> Option<&WindowResult> {
@@ -168,7 +160,7 @@ impl DriftDetector {
         let mut changed = [false; 4];
         for ((state, distance), changed) in self.signal_states.iter_mut().zip(&distances).zip(&mut changed) {
             if let Some(distance) = distance {
-                *changed = state.observe(self.closed_windows, distance);
+                *changed = state.observe(distance);
             }
         }
         let window = WindowResult {
@@ -177,7 +169,7 @@ impl DriftDetector {
             opened_at: self.opened_at.take().unwrap_or(now),
             closed_at: now,
             divergences: distances,
-            levels: self.signal_states.map(|state| state.level()),
+            levels: self.signal_states.map(|state| state.level),
             level_changed: changed,
         };
         self.open_counts.clear();
@@ -187,21 +179,6 @@ impl DriftDetector {
         self.stored_windows.push_back(window);
         self.stored_windows.back()
     }
-
-    fn map_signals<T>(&self, of: impl Fn(DriftSignal, DriftSignalState) -> T) -> [T; 4] {
-        DriftSignal::ALL.map(|signal| of(signal, select_signal(signal, self.signal_states)))
-    }
-}
-
-/// One signal's of four things.
-fn select_signal<T>(signal: DriftSignal, of: [T; 4]) -> T {
-    let [labels, confidence, lengths, unknown] = of;
-    match signal {
-        DriftSignal::Labels => labels,
-        DriftSignal::Confidence => confidence,
-        DriftSignal::Lengths => lengths,
-        DriftSignal::UnknownTokens => unknown,
-    }
 }
 
 #[cfg(test)]
@@ -209,6 +186,12 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
+
+    /// Bytes that a detector takes, but for the reference, which never changes.
+    fn memory_bytes(drift: &DriftDetector) -> usize {
+        let windows = drift.stored_windows.capacity() * size_of::<WindowResult>();
+        size_of_val(drift) + crate::counts::tests::memory_bytes(&drift.open_counts) + windows
+    }
 
     /// Two labels, half of the texts each; a profile of 1,000.
     fn detector(texts: u64, longest: Option<Duration>) -> DriftDetector {
@@ -240,8 +223,8 @@ mod tests {
         assert_eq!((window.texts, window.opened_at, window.closed_at), (200, MINUTE, MINUTE * 2));
         let [labels, ..] = drift.signal_reports();
         assert_eq!(
-            (labels.level, labels.level_since_window, labels.last_window, labels.min_window_texts),
-            (DriftLevel::Quiet, None, Some(3), Some(100))
+            (labels.level, labels.last_window, labels.min_window_texts),
+            (DriftLevel::Quiet, Some(3), Some(100))
         );
         assert!(labels.divergence.unwrap().value < 0.001);
     }
@@ -257,7 +240,7 @@ mod tests {
         let (quiet, drifting) = (DriftLevel::Quiet, DriftLevel::Drifting);
         let wanted = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
         assert_eq!(told[..5], wanted);
-        assert_eq!(drift.signal_reports()[0].level_since_window, Some(5));
+        assert_eq!(drift.signal_reports()[0].level, quiet);
         assert!(
             drift.stored_windows().all(|window| window.levels[1..] == [DriftLevel::Quiet; 3]),
             "the others are as they were"
@@ -297,9 +280,9 @@ mod tests {
     #[test]
     fn detector_memory_constant() {
         let mut drift = detector(100, None);
-        let before = drift.memory_bytes();
+        let before = memory_bytes(&drift);
         assert_eq!(record_texts(&mut drift, 50_000, 2, MINUTE).len(), 500);
-        assert_eq!(drift.memory_bytes(), before);
+        assert_eq!(memory_bytes(&drift), before);
         assert!(before < 24 * 1_024, "{before}");
         let numbers: Vec<u64> = drift.stored_windows().map(|window| window.number).collect();
         assert_eq!(numbers, (477..=500).collect::<Vec<_>>());

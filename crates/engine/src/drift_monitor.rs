@@ -180,7 +180,7 @@ pub(super) fn start_drift(
     if profile.unknown.is_some() && !has_unknown_token(pipeline) {
         return Err(error("unknown: the model has no token for what its tokenizer does not know".to_owned()));
     }
-    let reference = profile.reference(pipeline.labels()).map_err(|wrong| error(wrong.to_string()))?;
+    let reference = profile.reference(pipeline.labels()).map_err(error)?;
     Ok(DriftDetector::new(reference, settings))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use predictd_stats::confusion::ConfusionMatrix;
 use predictd_stats::interval::{Z_SCORE_95, wilson_interval};
 use predictd_stats::reliability::ReliabilityDiagram;
-use predictd_stats::verdict::{ArmAccuracy, ExperimentVerdict, OverallVerdict, Verdict, evaluate_arms};
+use predictd_stats::verdict::{ArmAccuracy, ExperimentVerdict, Verdict, evaluate_arms};
 use predictd_stats::{
     AccuracyDifference, ComparisonPlan, ConfidenceInterval, FeedbackCounts, SampleSizes, compare_accuracies,
     sample_ratio_mismatch,
@@ -196,7 +196,7 @@ impl PhaseResults {
     pub fn new_decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
         self.arms.iter().filter(|result| result.first_decision.is_none()).filter_map(|result| {
             let verdict = result.verdict.as_ref()?;
-            Some((&result.arm, is_better(verdict)?, verdict.to_string()))
+            Some((&result.arm, verdict.is_better()?, verdict.to_string()))
         })
     }
 
@@ -237,32 +237,16 @@ fn arm_accuracy(arm: &str, sums: &PhaseTotals) -> ArmAccuracy {
     ArmAccuracy { name: arm.to_owned(), counts: sums.feedback_counts(arm) }
 }
 
-/// Whether the arm is better than the control, or worse. Nothing while one cannot be sure.
-fn is_better(verdict: &Verdict) -> Option<bool> {
-    match verdict {
-        Verdict::Better(_) => Some(true),
-        Verdict::Worse(_) => Some(false),
-        _ => None,
-    }
-}
-
 /// What is known now, in which first decisions stand.
 fn verdict_text(judged: &ExperimentVerdict, compared: &[(ArmAccuracy, ComparisonPlan)], sums: &PhaseTotals) -> String {
-    let overall = &judged.overall;
-    if matches!(overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
-        return overall.to_string();
+    let decided: Vec<_> = compared.iter().map(|(arm, _)| sums.first_decisions.get(&arm.name)).collect();
+    if let [Some(first)] = &decided[..]
+        && !matches!(judged.arm_verdicts[..], [Verdict::Mismatch(_)])
+    {
+        return first.sentence.clone();
     }
-    let first_decisions = compared.iter().map(|(arm, _)| sums.first_decisions.get(&arm.name));
-    if let [_] = compared {
-        return first_decisions.flatten().next().map_or_else(|| overall.to_string(), |first| first.sentence.clone());
-    }
-    let all: Vec<Option<bool>> = first_decisions
-        .zip(&judged.arm_verdicts)
-        .map(|(first, verdict)| first.map_or_else(|| is_better(verdict), |first| Some(first.is_better)))
-        .collect();
-    let better = compared.iter().zip(&all).filter(|(_, is_better)| **is_better == Some(true));
-    let better: Vec<&str> = better.map(|((arm, _), _)| arm.name.as_str()).collect();
-    overall.summary_sentence(&better, all.iter().all(|is_better| *is_better == Some(false)))
+    let decided: Vec<_> = decided.iter().map(|first| first.map(|first| first.is_better)).collect();
+    judged.summary_sentence(&decided)
 }
 
 /// Whether users are spread as the weights say.
@@ -313,7 +297,7 @@ mod tests {
         sums.feedback.insert("new".to_owned(), arm_feedback(1_210, 1_540));
         let later = PhaseResults::new(&experiment, &weights, &sums);
         assert_eq!(later.verdict, results.verdict);
-        assert!(matches!(later.arms[1].verdict, Some(Verdict::NeedsMoreFeedback { .. })));
+        assert!(matches!(later.arms[1].verdict, Some(Verdict::Undecided(_))));
     }
 
     fn failed_requests(count: u64) -> ArmCounts {

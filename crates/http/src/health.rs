@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
-use predictd_telemetry::spans::{SpanCounts, SpanTracer};
+use predictd_telemetry::spans::SpanTracer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -126,10 +126,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     let (bytes, entries) = app.inference.engine.cache.as_ref().map_or((0, 0), |cache| cache.size());
     metrics.set_cache_size(bytes, entries);
     metrics.set_lost_lines(predictd_telemetry::lost_lines());
-    if let Some(SpanCounts { recorded, delivered, failed }) = spans.as_ref().map(SpanTracer::counts) {
-        for (state, spans) in [("recorded", recorded), ("delivered", delivered), ("failed", failed)] {
-            metrics.set_spans(state, spans);
-        }
+    for (state, spans) in spans.iter().flat_map(SpanTracer::counts) {
+        metrics.set_spans(state, spans);
     }
     metrics.set_ready(is_ready(&app));
     if let Some(services) = app.models.registry_runtime.as_ref().map(RegistryRuntime::services) {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
-use prometheus::{GaugeVec, Registry};
+use prometheus::{GaugeVec, Result};
 
-use super::metric_factory::MetricFactory;
+use super::metric_factory::{MetricFactory, to_f64};
 use super::version_status::{SignalStatus, VersionStatus};
 
 /// How right a model version was lately.
@@ -28,9 +28,8 @@ pub struct AccuracyStatus {
 impl AccuracyStatus {
     /// The share that was right; none without feedback.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
     pub fn accuracy(&self) -> Option<f64> {
-        (self.labelled_answers > 0).then(|| self.correct as f64 / self.labelled_answers as f64)
+        (self.labelled_answers > 0).then(|| to_f64(self.correct) / to_f64(self.labelled_answers))
     }
 }
 
@@ -43,9 +42,8 @@ pub(super) struct DriftGauges {
 }
 
 impl DriftGauges {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         let labels = ["model", "version", "signal"];
-        let metrics = MetricFactory(registry);
         Ok(Self {
             distance: metrics.gauge_vec(
                 "predictd_drift_divergence",
@@ -72,7 +70,7 @@ impl DriftGauges {
         for version in versions {
             for SignalStatus { signal, is_drifting, distance: measured } in &version.signals {
                 let names = [version.model.as_str(), version.version.as_str(), signal];
-                drifting.with_label_values(&names).set(f64::from(u8::from(*is_drifting)));
+                drifting.with_label_values(&names).set((*is_drifting).into());
                 if let Some((value, limit)) = measured {
                     distance.with_label_values(&names).set(*value);
                     threshold.with_label_values(&names).set(*limit);
@@ -94,9 +92,8 @@ pub(super) struct AccuracyGauges {
 }
 
 impl AccuracyGauges {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         let labels = ["model", "version"];
-        let metrics = MetricFactory(registry);
         Ok(Self {
             accuracy: metrics.gauge_vec(
                 "predictd_feedback_accuracy",
@@ -139,20 +136,18 @@ impl AccuracyGauges {
         }
         for accuracy in accuracies {
             let names = [accuracy.model.as_str(), accuracy.version.as_str()];
-            #[expect(clippy::cast_precision_loss, reason = "a small number")]
-            let labelled = accuracy.labelled_answers as f64;
-            set_or_remove(&self.accuracy, names, accuracy.accuracy());
-            set_or_remove(&self.labelled, names, Some(labelled));
-            set_or_remove(&self.expected, names, accuracy.expected);
-            set_or_remove(&self.dropped, names, accuracy.has_dropped.map(|dropped| f64::from(u8::from(dropped))));
+            for (gauge, value) in [
+                (&self.accuracy, accuracy.accuracy()),
+                (&self.labelled, Some(to_f64(accuracy.labelled_answers))),
+                (&self.expected, accuracy.expected),
+                (&self.dropped, accuracy.has_dropped.map(f64::from)),
+            ] {
+                match value {
+                    Some(value) => gauge.with_label_values(&names).set(value),
+                    None => _ = gauge.remove_label_values(&names),
+                }
+            }
         }
         *known_versions = versions;
-    }
-}
-
-fn set_or_remove(gauge: &GaugeVec, labels: [&str; 2], value: Option<f64>) {
-    match value {
-        Some(value) => gauge.with_label_values(&labels).set(value),
-        None => _ = gauge.remove_label_values(&labels),
     }
 }

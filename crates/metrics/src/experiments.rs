@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounterVec, Result};
 
-use super::metric_factory::MetricFactory;
+use super::metric_factory::{MetricFactory, to_f64};
 
 /// An arm at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,10 +37,9 @@ pub struct ExperimentMetrics {
 }
 
 impl ExperimentMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         const ARM_LABELS: [&str; 2] = ["experiment", "arm"];
         const OUTCOME_LABELS: [&str; 3] = ["experiment", "arm", "outcome"];
-        let metrics = MetricFactory(registry);
         Ok(Self {
             requests: metrics.counter_vec(
                 "predictd_experiment_requests_total",
@@ -94,24 +93,22 @@ impl ExperimentMetrics {
     }
 
     /// So many texts wait for shadows.
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
     pub fn set_shadow_waiting(&self, texts: usize) {
-        self.shadow_waiting.set(texts as f64);
+        self.shadow_waiting.set(to_f64(texts as u64));
     }
 
     /// What an experiment showed when it was looked at.
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn set_results<'a>(&self, experiment: &str, arms: impl IntoIterator<Item = ArmStatus<'a>>, mismatch: bool) {
         let mut seen = self.known_arms.lock();
         for arm in arms {
             let names = [experiment, arm.name];
-            seen.insert((names[0].to_owned(), names[1].to_owned()));
+            seen.insert((experiment.to_owned(), arm.name.to_owned()));
             self.weight.with_label_values(&names).set(arm.weight);
-            self.labelled.with_label_values(&names).set(arm.labelled as f64);
+            self.labelled.with_label_values(&names).set(to_f64(arm.labelled));
             self.accuracy.with_label_values(&names).set(arm.accuracy);
             self.better.with_label_values(&names).set(arm.better);
         }
-        self.mismatch.with_label_values(&[experiment]).set(f64::from(u8::from(mismatch)));
+        self.mismatch.with_label_values(&[experiment]).set(mismatch.into());
     }
 
     /// Only these run here: what was counted and measured of others goes.

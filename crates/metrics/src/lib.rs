@@ -24,11 +24,11 @@ mod version_status;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, IntCounter, IntCounterVec, Registry, Result, TextEncoder};
 
 use drift::{AccuracyGauges, AccuracyStatus};
 use experiments::ExperimentMetrics;
-use metric_factory::MetricFactory;
+use metric_factory::{MetricFactory, to_f64};
 use registry_metrics::RegistryMetrics;
 pub use requests::{RefusalReason, RequestMetrics, RequestOutcome, TimeoutStage};
 use scrape_gauges::ScrapeGauges;
@@ -72,12 +72,12 @@ pub struct Metrics {
     registry: Registry,
     version_vecs: VersionMetricVecs,
     cache_lookups: IntCounterVec,
-    cache_bytes: IntGauge,
-    cache_entries: IntGauge,
+    cache_bytes: Gauge,
+    cache_entries: Gauge,
     panics: IntCounterVec,
     lost_lines: IntCounter,
     spans: IntCounterVec,
-    ready: IntGauge,
+    ready: Gauge,
     model_registry: RegistryMetrics,
     accuracy_gauges: AccuracyGauges,
     scrape_gauges: Mutex<ScrapeGauges>,
@@ -88,7 +88,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If two metrics have one name.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub fn new() -> Result<Self> {
         let registry = Registry::new();
         let metrics = MetricFactory(&registry);
         let build_info =
@@ -107,33 +107,33 @@ impl Metrics {
         for place in [PanicSite::Handler, PanicSite::Tokenizer, PanicSite::Worker] {
             panics.with_label_values(&[panic_site_name(place)]);
         }
-        let http = RequestMetrics::new(&registry)?;
+        let http = RequestMetrics::new(metrics)?;
         http.init_series();
         Ok(Self {
             http,
-            system: SystemMetrics::new(&registry)?,
-            experiments: ExperimentMetrics::new(&registry)?,
-            version_vecs: VersionMetricVecs::new(&registry)?,
+            system: SystemMetrics::new(metrics)?,
+            experiments: ExperimentMetrics::new(metrics)?,
+            version_vecs: VersionMetricVecs::new(metrics)?,
             cache_lookups: metrics.counter_vec(
                 "predictd_cache_lookups_total",
                 "Texts looked up in the result cache: their answer was there (hit), the same text was being run (joined), or neither (miss). The hit ratio is hit / all.",
                 &["result"],
             )?,
-            cache_bytes: metrics.int_gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
-            cache_entries: metrics.int_gauge("predictd_cache_entries", "Answers in the result cache.")?,
+            cache_bytes: metrics.gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
+            cache_entries: metrics.gauge("predictd_cache_entries", "Answers in the result cache.")?,
             panics,
             lost_lines: metrics.counter(
                 "predictd_log_lines_dropped_total",
                 "Log lines lost because a writer was too slow, or could not write.",
             )?,
             spans,
-            ready: metrics.int_gauge(
+            ready: metrics.gauge(
                 "predictd_ready",
                 "1 once the models of the start were loaded and while requests that name no model will be answered, as /readyz says.",
             )?,
-            model_registry: RegistryMetrics::new(&registry)?,
-            accuracy_gauges: AccuracyGauges::new(&registry)?,
-            scrape_gauges: Mutex::new(ScrapeGauges::new(&registry)?),
+            model_registry: RegistryMetrics::new(metrics)?,
+            accuracy_gauges: AccuracyGauges::new(metrics)?,
+            scrape_gauges: Mutex::new(ScrapeGauges::new(metrics)?),
             registry,
         })
     }
@@ -159,8 +159,8 @@ impl Metrics {
 
     /// How large the cache is.
     pub fn set_cache_size(&self, bytes: u64, entries: usize) {
-        self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.cache_bytes.set(to_f64(bytes));
+        self.cache_entries.set(to_f64(entries as u64));
     }
 
     /// So many log lines were lost until now.
@@ -199,7 +199,7 @@ impl Metrics {
 
     /// So many bytes of feedback wait.
     pub fn set_feedback_waiting(&self, bytes: u64) {
-        self.model_registry.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.model_registry.feedback_waiting.set(to_f64(bytes));
     }
 
     /// Feedback of so many answers was deleted because of its age.
@@ -210,10 +210,7 @@ impl Metrics {
     /// Why the registry's database cannot be used, in a word, if so.
     pub fn set_registry_unusable(&self, reason: Option<&str>) {
         for known in ["lost", "damaged"] {
-            self.model_registry
-                .storage_fault
-                .with_label_values(&[known])
-                .set(f64::from(u8::from(reason == Some(known))));
+            self.model_registry.storage_fault.with_label_values(&[known]).set((reason == Some(known)).into());
         }
     }
 
@@ -242,7 +239,7 @@ impl Metrics {
 
     /// So many models are not served as they are recorded.
     pub fn set_unserved_models(&self, models: usize) {
-        self.model_registry.unserved_models.set(i64::try_from(models).unwrap_or(i64::MAX));
+        self.model_registry.unserved_models.set(to_f64(models as u64));
     }
 
     /// A panic was caught.
@@ -250,17 +247,11 @@ impl Metrics {
         self.panics.with_label_values(&[panic_site_name(place)]).inc();
     }
 
-    /// Panics caught so far at one place.
-    #[must_use]
-    pub fn panic_count(&self, place: PanicSite) -> u64 {
-        self.panics.with_label_values(&[panic_site_name(place)]).get()
-    }
-
     /// All metrics in Prometheus' text format, with the state of all versions.
     ///
     /// # Errors
     /// If a metric cannot be written down.
-    pub fn render(&self, versions: &[VersionStatus]) -> Result<Vec<u8>, prometheus::Error> {
+    pub fn render(&self, versions: &[VersionStatus]) -> Result<Vec<u8>> {
         self.system.refresh();
         // One scrape at a time: another would read half of the updated gauges.
         let scrape_gauges = self.scrape_gauges.lock();

@@ -43,8 +43,14 @@ impl MetricFactory<'_> {
         name: &str,
         help: &str,
         labels: &[&str],
-        buckets: Vec<f64>,
+        buckets: &[f64],
     ) -> Result<HistogramVec> {
-        self.register(HistogramVec::new(histogram_opts!(name, help, buckets), labels)?)
+        self.register(HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), labels)?)
     }
+}
+
+/// A number as a metric has it.
+#[expect(clippy::cast_precision_loss, reason = "counts, bytes and seconds, for a chart")]
+pub(super) fn to_f64(number: u64) -> f64 {
+    number as f64
 }

@@ -1,6 +1,6 @@
 //! What the model registry and its feedback are counted by.
 
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Result};
 
 use super::metric_factory::MetricFactory;
 
@@ -8,24 +8,23 @@ use super::metric_factory::MetricFactory;
 #[derive(Debug)]
 pub(super) struct RegistryMetrics {
     pub(super) staleness: Gauge,
-    pub(super) unserved_models: IntGauge,
+    pub(super) unserved_models: Gauge,
     pub(super) changes: IntCounterVec,
     pub(super) storage_fault: GaugeVec,
     pub(super) alias_checks: IntCounterVec,
     pub(super) feedback: IntCounterVec,
-    pub(super) feedback_waiting: IntGauge,
+    pub(super) feedback_waiting: Gauge,
     pub(super) feedback_deleted: IntCounter,
 }
 
 impl RegistryMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = MetricFactory(registry);
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         Ok(Self {
             staleness: metrics.gauge(
                 "predictd_registry_staleness_seconds",
                 "How long the registry's database has not answered; 0 while it does. What was known last is served.",
             )?,
-            unserved_models: metrics.int_gauge(
+            unserved_models: metrics.gauge(
                 "predictd_registry_unserved_models",
                 "Models whose recorded version does not answer here: it is being loaded, or could not be.",
             )?,
@@ -49,7 +48,7 @@ impl RegistryMetrics {
                 "True labels told of earlier answers, by outcome: stored, corrected, unchanged, waiting (on disk, until the database answers), refused.",
                 &["outcome"],
             )?,
-            feedback_waiting: metrics.int_gauge(
+            feedback_waiting: metrics.gauge(
                 "predictd_feedback_spool_bytes",
                 "Bytes of feedback on disk that wait until the database answers.",
             )?,

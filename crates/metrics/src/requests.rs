@@ -1,6 +1,6 @@
 //! What requests and connections are counted by.
 
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, Result, exponential_buckets};
 
 use super::metric_factory::MetricFactory;
 
@@ -77,7 +77,7 @@ impl RequestOutcome {
 }
 
 /// The routes that texts are sent to.
-const PREDICTION_ROUTES: [&str; 2] = ["/predict", "/batch_predict"];
+pub(super) const PREDICTION_ROUTES: [&str; 2] = ["/predict", "/batch_predict"];
 
 /// Requests and connections. A `route` is a route's pattern, never a path that a client chose.
 #[derive(Debug)]
@@ -97,8 +97,7 @@ pub struct RequestMetrics {
 }
 
 impl RequestMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = MetricFactory(registry);
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         let answer = ["route", "method", "status"];
         Ok(Self {
             started: metrics.counter_vec("predictd_http_requests_started_total", "Requests received.", &["route"])?,
@@ -113,13 +112,13 @@ impl RequestMetrics {
                 "predictd_http_request_duration_seconds",
                 "Time from the request's head to the answer's head.",
                 &answer,
-                LATENCY_BUCKETS.to_vec(),
+                &LATENCY_BUCKETS,
             )?,
             overhead: metrics.histogram_vec(
                 "predictd_http_overhead_duration_seconds",
                 "Time of an answered prediction request that was neither tokenising, queue nor run: reading and checking its body, writing the answer.",
                 &["route"],
-                exponential_buckets(0.000_02, 2.5, 11)?,
+                &exponential_buckets(0.000_02, 2.5, 11)?,
             )?,
             errors: metrics.counter_vec(
                 "predictd_http_errors_total",

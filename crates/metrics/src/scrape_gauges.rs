@@ -1,9 +1,9 @@
 //! What is true at the moment of a scrape only.
 
-use prometheus::{GaugeVec, Registry};
+use prometheus::{GaugeVec, Result};
 
 use super::drift::DriftGauges;
-use super::metric_factory::MetricFactory;
+use super::metric_factory::{MetricFactory, to_f64};
 use super::version_status::VersionStatus;
 
 /// What is true at the moment of a scrape only.
@@ -20,8 +20,7 @@ pub(super) struct ScrapeGauges {
 }
 
 impl ScrapeGauges {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = MetricFactory(registry);
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         let labels = ["model", "version"];
         Ok(Self {
             state: metrics.gauge_vec(
@@ -55,7 +54,7 @@ impl ScrapeGauges {
                 "When a text that came now would begin to be run.",
                 &labels,
             )?,
-            drift: DriftGauges::new(registry)?,
+            drift: DriftGauges::new(metrics)?,
         })
     }
 
@@ -71,13 +70,11 @@ impl ScrapeGauges {
                 active.with_label_values(&names).set(1.0);
             }
             if let Some(runs_on) = &version.device {
-                let fell_back = if version.is_fallback { 1.0 } else { 0.0 };
-                fallback.with_label_values(&names).set(fell_back);
+                fallback.with_label_values(&names).set(version.is_fallback.into());
                 device.with_label_values(&[names[0], names[1], runs_on]).set(1.0);
             }
             if version.state == "ready" {
-                #[expect(clippy::cast_precision_loss, reason = "a small number")]
-                queued.with_label_values(&names).set(version.queued_texts as f64);
+                queued.with_label_values(&names).set(to_f64(version.queued_texts as u64));
                 oldest.with_label_values(&names).set(version.oldest_wait.as_secs_f64());
                 wait.with_label_values(&names).set(version.expected_wait.as_secs_f64());
             }

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
+use super::metric_factory::to_f64;
+use super::requests::PREDICTION_ROUTES;
 use super::{Metrics, RequestOutcome};
 
 /// Requests and predictions up to a moment.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct TrafficTotals {
+#[derive(Debug, Default)]
+struct TrafficTotals {
     requests: u64,
     failed: u64,
     refused: u64,
@@ -39,20 +41,18 @@ pub struct TrafficSummary {
 
 impl Metrics {
     /// Everything up to now, on the routes that answer texts.
-    #[must_use]
-    pub fn traffic_totals(&self) -> TrafficTotals {
+    fn traffic_totals(&self) -> TrafficTotals {
+        let ended = self.http.ended.collect();
         let mut totals = TrafficTotals {
+            requests: sum_counters(&ended, |_| true),
+            failed: sum_counters(&ended, |label| label == RequestOutcome::Failure.name()),
+            refused: sum_counters(&ended, |label| {
+                [RequestOutcome::Rejection, RequestOutcome::Cancellation].map(RequestOutcome::name).contains(&label)
+            }),
             predictions: sum_counters(&self.version_vecs.items.predictions.collect(), |_| true),
             ..TrafficTotals::default()
         };
-        let ended = self.http.ended.collect();
-        let latencies = self.http.latency.collect();
-        totals.requests = sum_counters(&ended, |_| true);
-        totals.failed = sum_counters(&ended, |label| label == RequestOutcome::Failure.name());
-        totals.refused = sum_counters(&ended, |label| {
-            label == RequestOutcome::Rejection.name() || label == RequestOutcome::Cancellation.name()
-        });
-        for metric in latencies.iter().flat_map(MetricFamily::get_metric).filter(|metric| is_prediction_route(metric)) {
+        for metric in prediction_metrics(&self.http.latency.collect()) {
             let histogram = metric.get_histogram();
             totals.latency_seconds_sum += histogram.get_sample_sum();
             totals.answered += histogram.get_sample_count();
@@ -67,36 +67,32 @@ impl Metrics {
     }
 }
 
-fn is_prediction_route(metric: &prometheus::proto::Metric) -> bool {
-    let route = metric.get_label().iter().find(|label| label.name() == "route");
-    route.is_none_or(|route| matches!(route.value(), "/predict" | "/batch_predict"))
+/// The series of the prediction routes, and those without a route.
+fn prediction_metrics(families: &[MetricFamily]) -> impl Iterator<Item = &Metric> {
+    families
+        .iter()
+        .flat_map(MetricFamily::get_metric)
+        .filter(|metric| label(metric, "route").is_none_or(|route| PREDICTION_ROUTES.contains(&route)))
+}
+
+fn label<'m>(metric: &'m Metric, name: &str) -> Option<&'m str> {
+    metric.get_label().iter().find(|label| label.name() == name).map(LabelPair::value)
 }
 
 /// The sum of a counter over the prediction routes. Series with an `outcome` count if `is_counted` accepts it.
 fn sum_counters(families: &[MetricFamily], is_counted: impl Fn(&str) -> bool) -> u64 {
-    let metrics = families.iter().flat_map(MetricFamily::get_metric).filter(|metric| is_prediction_route(metric));
-    let outcome = |metric: &&prometheus::proto::Metric| {
-        metric.get_label().iter().find(|label| label.name() == "outcome").is_none_or(|label| is_counted(label.value()))
-    };
+    let counted = prediction_metrics(families).filter(|metric| label(metric, "outcome").is_none_or(&is_counted));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    metrics.filter(outcome).map(|metric| metric.get_counter().get_value() as u64).sum()
+    counted.map(|metric| metric.get_counter().get_value() as u64).sum()
 }
 
 impl TrafficTotals {
-    /// Predictions so far.
-    #[must_use]
-    pub fn predictions(&self) -> u64 {
-        self.predictions
-    }
-
     /// What has happened since.
-    #[must_use]
-    pub fn summary_since(&self, before: &Self) -> TrafficSummary {
+    fn summary_since(&self, before: &Self) -> TrafficSummary {
         let answered = self.answered - before.answered;
         let old = before.buckets.iter().map(|(_, count)| *count).chain(std::iter::repeat(0));
         let mut buckets = self.buckets.iter().zip(old).map(|((bound, new), old)| (*bound, new.saturating_sub(old)));
-        #[expect(clippy::cast_precision_loss, reason = "a count")]
-        let mean = (self.latency_seconds_sum - before.latency_seconds_sum) / answered.max(1) as f64;
+        let mean = (self.latency_seconds_sum - before.latency_seconds_sum) / to_f64(answered.max(1));
         let p95 = buckets.find(|(_, count)| count * 20 >= answered * 19);
         // Beyond the last bucket: its bound.
         let p95 = p95.or(self.buckets.last().copied()).map_or(0.0, |(bound, _)| bound);
@@ -115,20 +111,14 @@ fn round_to_micros(milliseconds: f64) -> f64 {
     (milliseconds * 1e3).round() / 1e3
 }
 
-/// The time of one summary, and what it was about.
-#[derive(Debug)]
+/// The time of one summary, and what it was about. It begins when nothing has happened.
+#[derive(Debug, Default)]
 pub struct SummaryTimer {
     last_totals: TrafficTotals,
     elapsed: Duration,
 }
 
 impl SummaryTimer {
-    /// Begins now, when nothing has happened.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { last_totals: TrafficTotals::default(), elapsed: Duration::ZERO }
-    }
-
     /// After so much more time: the summary, if it is due. It is after so many predictions, or so long, if there were
     /// any requests.
     pub fn poll(
@@ -140,20 +130,14 @@ impl SummaryTimer {
     ) -> Option<TrafficSummary> {
         self.elapsed += more;
         let now = metrics.traffic_totals();
-        let due = (predictions > 0 && now.predictions() - self.last_totals.predictions() >= predictions)
+        let is_due = (predictions > 0 && now.predictions - self.last_totals.predictions >= predictions)
             || (!time.is_zero() && self.elapsed >= time);
-        if !due {
+        if !is_due {
             return None;
         }
         let summary = now.summary_since(&self.last_totals);
         (self.last_totals, self.elapsed) = (now, Duration::ZERO);
         Some(summary).filter(|summary| summary.requests > 0)
-    }
-}
-
-impl Default for SummaryTimer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -172,7 +156,7 @@ mod tests {
     #[test]
     fn summary_polled_covers_only_its_interval() {
         let metrics = Metrics::new().unwrap();
-        let mut watch = SummaryTimer::new();
+        let mut watch = SummaryTimer::default();
         let minute = Duration::from_mins(1);
         assert_eq!(watch.poll(&metrics, minute, 0, minute), None, "nothing has happened");
         for number in 0..20 {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, opts,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Result, opts,
 };
 
-use super::metric_factory::MetricFactory;
+use super::metric_factory::{MetricFactory, to_f64};
 
 /// Texts of a run.
 const BATCH_TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -88,7 +88,7 @@ pub struct VersionMetrics {
 }
 
 impl ItemMetricVecs {
-    fn new(metrics: MetricFactory<'_>) -> Result<Self, prometheus::Error> {
+    fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         Ok(Self {
             predictions: metrics.counter_vec(
                 "predictd_predictions_total",
@@ -104,7 +104,7 @@ impl ItemMetricVecs {
                 "predictd_prediction_confidence",
                 "Probability of the label that was answered, the highest of several.",
                 &VERSION_LABELS,
-                CONFIDENCE_BUCKETS.to_vec(),
+                &CONFIDENCE_BUCKETS,
             )?,
             text_errors: metrics.counter_vec(
                 "predictd_item_errors_total",
@@ -115,19 +115,19 @@ impl ItemMetricVecs {
                 "predictd_item_tokens",
                 "Tokens of a text that was answered; words for a model that takes the text itself.",
                 &VERSION_LABELS,
-                TOKEN_BUCKETS.to_vec(),
+                &TOKEN_BUCKETS,
             )?,
             tokenise_seconds: metrics.histogram_vec(
                 "predictd_tokenize_duration_seconds",
                 "Time from a text's admission until it was tokenised, the wait for a thread included.",
                 &VERSION_LABELS,
-                SECONDS_BUCKETS.to_vec(),
+                &SECONDS_BUCKETS,
             )?,
             queue_seconds: metrics.histogram_vec(
                 "predictd_queue_duration_seconds",
                 "Time from a text's tokenising to the start of its run; 0 if it ran where it was received.",
                 &VERSION_LABELS,
-                SECONDS_BUCKETS.to_vec(),
+                &SECONDS_BUCKETS,
             )?,
             wasted_texts: metrics.counter_vec(
                 "predictd_wasted_items_total",
@@ -144,19 +144,19 @@ impl ItemMetricVecs {
 }
 
 impl BatchMetricVecs {
-    fn new(metrics: MetricFactory<'_>) -> Result<Self, prometheus::Error> {
+    fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         Ok(Self {
             run_texts: metrics.histogram_vec(
                 "predictd_batch_size",
                 "Texts that shared a run.",
                 &VERSION_LABELS,
-                BATCH_TEXT_BUCKETS.to_vec(),
+                &BATCH_TEXT_BUCKETS,
             )?,
             run_seconds: metrics.histogram_vec(
                 "predictd_batch_duration_seconds",
                 "Time of a run of the model.",
                 &VERSION_LABELS,
-                SECONDS_BUCKETS.to_vec(),
+                &SECONDS_BUCKETS,
             )?,
             busy_seconds: metrics.register(CounterVec::new(
                 opts!(
@@ -184,7 +184,7 @@ impl BatchMetricVecs {
                 "predictd_batch_cost_error_ratio",
                 "Time of a run over the time that its cost model expected.",
                 &VERSION_LABELS,
-                COST_ERROR_BUCKETS.to_vec(),
+                &COST_ERROR_BUCKETS,
             )?,
             load_seconds: metrics.gauge_vec(
                 "predictd_model_load_duration_seconds",
@@ -196,8 +196,7 @@ impl BatchMetricVecs {
 }
 
 impl VersionMetricVecs {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = MetricFactory(registry);
+    pub(super) fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         Ok(Self { items: ItemMetricVecs::new(metrics)?, batches: BatchMetricVecs::new(metrics)? })
     }
 
@@ -282,21 +281,17 @@ impl VersionMetrics {
     /// A text of so many tokens was answered, now or from the cache.
     pub fn record_prediction(&self, tokens: usize) {
         self.predictions.inc();
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        self.text_tokens.observe(tokens as f64);
+        self.text_tokens.observe(to_f64(tokens as u64));
     }
 
     /// The model's label of this index was answered.
     pub fn record_label(&self, index: usize, label: &str) {
-        let [model, version] = &self.model_and_version;
-        let label = if index < MAX_COUNTED_LABELS { label } else { OTHER_LABEL };
-        self.labels.with_label_values(&[model.as_str(), version, label]).inc();
+        self.increment(&self.labels, if index < MAX_COUNTED_LABELS { label } else { OTHER_LABEL });
     }
 
     /// A label was answered that the request named.
     pub fn record_request_label(&self) {
-        let [model, version] = &self.model_and_version;
-        self.labels.with_label_values(&[model.as_str(), version, "(request)"]).inc();
+        self.increment(&self.labels, "(request)");
     }
 
     /// With this probability.
@@ -306,14 +301,18 @@ impl VersionMetrics {
 
     /// A text got an error of this kind.
     pub fn record_text_error(&self, kind: &str) {
+        self.increment(&self.text_errors, kind);
+    }
+
+    /// Counts one more with this value of the label that follows model and version.
+    fn increment(&self, counter: &IntCounterVec, value: &str) {
         let [model, version] = &self.model_and_version;
-        self.text_errors.with_label_values(&[model.as_str(), version, kind]).inc();
+        counter.with_label_values(&[model.as_str(), version, value]).inc();
     }
 
     /// A run of so many texts ended. Its tokens are those of the texts and the padding between them.
     pub fn record_batch(&self, texts: usize, tokens: usize, padding: usize, took: Duration) {
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        self.run_texts.observe(texts as f64);
+        self.run_texts.observe(to_f64(texts as u64));
         self.run_seconds.observe(took.as_secs_f64());
         self.tokens.inc_by(tokens as u64);
         self.padding.inc_by(padding as u64);
@@ -360,14 +359,12 @@ impl VersionMetrics {
     /// Windows will be compared with a profile.
     pub fn init_drift_windows(&self) {
         // A rate needs the series before its first event.
-        let [model, version] = &self.model_and_version;
-        self.drift_windows.with_label_values(&[model.as_str(), version]);
+        self.drift_windows.with_label_values(&self.model_and_version);
     }
 
     /// A window was compared with the profile.
     pub fn record_drift_window(&self) {
-        let [model, version] = &self.model_and_version;
-        self.drift_windows.with_label_values(&[model.as_str(), version]).inc();
+        self.drift_windows.with_label_values(&self.model_and_version).inc();
     }
 
     /// A worker got a new session.

@@ -18,11 +18,18 @@ use crate::runtime_settings::DeviceSettings;
 /// As profiles name it.
 pub(super) const CUDA_PROVIDER: &str = "CUDAExecutionProvider";
 /// Rows and columns of the matrices that a GPU must multiply to be used.
-const MATRIX_SIZE: usize = 32;
+const MATRIX_SIZE: u8 = 32;
 /// Time for that: the first use of a GPU loads its libraries.
 const GPU_TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Version of the ONNX operators that they are multiplied with.
 const OPSET_VERSION: u32 = 17;
+
+/// A GPU to make a session on.
+#[derive(Clone, Copy)]
+pub(super) struct GpuTarget<'a> {
+    pub(super) device_id: u32,
+    pub(super) devices: &'a DeviceSettings,
+}
 
 /// True if the library was built with the provider. Whether a GPU can be used is another question.
 pub(super) fn is_built_in() -> bool {
@@ -33,9 +40,9 @@ pub(super) fn is_built_in() -> bool {
 ///
 /// Nodes that only compute shapes stay on the cores, where the library wants them: so the library's own ban of that
 /// (`disable_cpu_ep_fallback`) would refuse nearly every model, and what runs where is measured instead.
-pub(super) fn provider(gpu: u32, devices: &DeviceSettings) -> ExecutionProviderDispatch {
+pub(super) fn provider(GpuTarget { device_id, devices }: GpuTarget<'_>) -> ExecutionProviderDispatch {
     let mut cuda = CUDA::default()
-        .with_device_id(i32::try_from(gpu).unwrap_or(i32::MAX))
+        .with_device_id(i32::try_from(device_id).unwrap_or(i32::MAX))
         // The largest runs come early, at load: blocks of twice the size would be left half empty.
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
         // Lengths differ from run to run: a search for each would cost more than it finds.
@@ -48,10 +55,10 @@ pub(super) fn provider(gpu: u32, devices: &DeviceSettings) -> ExecutionProviderD
 }
 
 /// Why a GPU cannot be used, if so: it has to multiply two matrices, and soon.
-pub(super) fn test_gpu(environment: &Environment, gpu: u32, devices: &DeviceSettings) -> Result<(), String> {
+pub(super) fn test_gpu(environment: &Environment, device_id: u32, devices: &DeviceSettings) -> Result<(), String> {
     let environment = environment.clone();
     let devices = devices.clone();
-    run_with_timeout(GPU_TEST_TIMEOUT, move || test_matmul(&environment, gpu, &devices))
+    run_with_timeout(GPU_TEST_TIMEOUT, move || test_matmul(&environment, GpuTarget { device_id, devices: &devices }))
 }
 
 /// What is found on another thread in so much time. A driver that hangs cannot be ended, but it holds nobody else.
@@ -67,13 +74,11 @@ fn run_with_timeout(limit: Duration, work: impl FnOnce() -> Result<(), String> +
     })
 }
 
-fn test_matmul(environment: &Environment, gpu: u32, devices: &DeviceSettings) -> Result<(), String> {
-    let options = SessionBuilder::new(environment)
-        .and_then(|builder| Ok(builder.with_execution_providers([provider(gpu, devices)])?));
+fn test_matmul(environment: &Environment, on: GpuTarget<'_>) -> Result<(), String> {
+    let options =
+        SessionBuilder::new(environment).and_then(|builder| Ok(builder.with_execution_providers([provider(on)])?));
     let product = options.and_then(|options| matmul(&options)).map_err(|error| explain_error(error.message()))?;
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let expected = MATRIX_SIZE as f32;
-    if product.iter().all(|&cell| (cell - expected).abs() < 0.01) {
+    if product.iter().all(|&cell| (cell - f32::from(MATRIX_SIZE)).abs() < 0.01) {
         return Ok(());
     }
     Err("it multiplies two matrices wrongly".to_owned())
@@ -82,8 +87,8 @@ fn test_matmul(environment: &Environment, gpu: u32, devices: &DeviceSettings) ->
 /// The product of two matrices of ones, by a session with these options.
 fn matmul(options: &SessionBuilder) -> ort::Result<Vec<f32>> {
     let mut graph = Graph::new()?;
-    graph.set_inputs([matrix("a")?, matrix("b")?])?;
-    graph.set_outputs([matrix("c")?])?;
+    graph.set_inputs([matrix("a"), matrix("b")])?;
+    graph.set_outputs([matrix("c")])?;
     graph.add_node(Node::new("MatMul", ONNX_DOMAIN, "product", ["a", "b"], ["c"], [])?)?;
     let mut model = Model::new([Opset::new(ONNX_DOMAIN, OPSET_VERSION)?])?;
     model.set_graph(graph)?;
@@ -94,15 +99,15 @@ fn matmul(options: &SessionBuilder) -> ort::Result<Vec<f32>> {
 }
 
 /// A square matrix that goes into a graph or comes out.
-fn matrix(name: &str) -> ort::Result<Outlet> {
-    let size = i64::try_from(MATRIX_SIZE).map_err(|error| ort::Error::new(error.to_string()))?;
-    let shape = Shape::new([size, size]);
+fn matrix(name: &str) -> Outlet {
+    let shape = Shape::new([i64::from(MATRIX_SIZE); 2]);
     let dimension_symbols = SymbolicDimensions::empty(2);
-    Ok(Outlet::new(name, ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols }))
+    Outlet::new(name, ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols })
 }
 
 fn ones() -> ort::Result<Tensor<f32>> {
-    Tensor::from_array(([MATRIX_SIZE, MATRIX_SIZE], vec![1.0; MATRIX_SIZE * MATRIX_SIZE]))
+    let size = usize::from(MATRIX_SIZE);
+    Tensor::from_array(([size, size], vec![1.0; size * size]))
 }
 
 /// Loads the libraries of CUDA and cuDNN that lie in `named`, or beside ONNX Runtime's in `beside`, so that the provider
@@ -171,7 +176,7 @@ mod tests {
     fn gpu_test_on_cpu_multiplies_matrices() {
         let runtime = crate::OnnxRuntime::load(Some(std::path::Path::new("../../target/onnxruntime"))).unwrap();
         let product = matmul(&SessionBuilder::new(&runtime.environment).unwrap()).unwrap();
-        assert_eq!(product.len(), MATRIX_SIZE * MATRIX_SIZE);
+        assert_eq!(product.len(), usize::from(MATRIX_SIZE).pow(2));
         assert!(product.iter().all(|cell| (cell - 32.0).abs() < 1e-6));
     }
 

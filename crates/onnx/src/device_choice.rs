@@ -5,11 +5,22 @@ use crate::runtime_settings::Device;
 /// How to get a library that can use GPUs.
 const GPU_BUILD_HINT: &str = "get its GPU build with `python3 deploy/onnxruntime.py --variant cuda --directory DIR`, and name it with --onnxruntime DIR";
 
+/// Words of the CUDA provider's errors, and what they mean.
+const KNOWN_ERRORS: [(&[&str], &str); 7] = [
+    (&["cuDNN is not available"], "cuDNN was not found: install cuDNN 9, or name its directory with --cuda-libraries"),
+    (&["is smaller than requested bytes"], "--gpu-memory-limit is too small for this model"),
+    (&["no CUDA-capable device", "CUDA failure 100:"], "the driver knows no GPU"),
+    (&["invalid device ordinal", "CUDA failure 101:", "Invalid device ID"], "there is no GPU of this number"),
+    (&["driver version is insufficient", "CUDA failure 35:"], "the NVIDIA driver is too old for CUDA 13"),
+    (&["out of memory", "CUDA failure 2:", "Failed to allocate memory"], "its memory is taken"),
+    (&["no kernel image is available", "CUDA failure 209:"], "this build of ONNX Runtime has no code for such a GPU"),
+];
+
 /// Longest repeated message, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Where models run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeviceChoice {
     /// On the cores. Where a GPU could not be used that the library is made for: why.
     Cpu { fallback_reason: Option<String> },
@@ -27,13 +38,6 @@ pub(super) fn choose_device(
     mut try_gpu: impl FnMut(u32) -> Result<(), String>,
 ) -> Result<DeviceChoice, String> {
     match wanted {
-        Device::Cpu => Ok(DeviceChoice::Cpu { fallback_reason: None }),
-        // A library for cores only was chosen by whoever put it there: nothing is missing.
-        Device::Auto if !has_provider => Ok(DeviceChoice::Cpu { fallback_reason: None }),
-        Device::Auto => Ok(match try_gpu(0) {
-            Ok(()) => DeviceChoice::Gpus { device_ids: vec![0], strict: false },
-            Err(reason) => DeviceChoice::Cpu { fallback_reason: Some(reason) },
-        }),
         Device::Cuda(_) if !has_provider => {
             Err(format!("--device {wanted}: this ONNX Runtime has no CUDA provider: {GPU_BUILD_HINT}"))
         }
@@ -43,6 +47,12 @@ pub(super) fn choose_device(
             }
             Ok(DeviceChoice::Gpus { device_ids: gpus.clone(), strict: true })
         }
+        Device::Auto if has_provider => Ok(match try_gpu(0) {
+            Ok(()) => DeviceChoice::Gpus { device_ids: vec![0], strict: false },
+            Err(reason) => DeviceChoice::Cpu { fallback_reason: Some(reason) },
+        }),
+        // A library for cores only was chosen by an operator: nothing is missing.
+        Device::Auto | Device::Cpu => Ok(DeviceChoice::Cpu { fallback_reason: None }),
     }
 }
 
@@ -57,25 +67,8 @@ pub(super) fn explain_error(message: &str) -> String {
             ),
         };
     }
-    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    let known = if has(&["cuDNN is not available"]) {
-        "cuDNN was not found: install cuDNN 9, or name its directory with --cuda-libraries"
-    } else if has(&["is smaller than requested bytes"]) {
-        "--gpu-memory-limit is too small for this model"
-    } else if has(&["no CUDA-capable device", "CUDA failure 100:"]) {
-        "the driver knows no GPU"
-    } else if has(&["invalid device ordinal", "CUDA failure 101:", "Invalid device ID"]) {
-        "there is no GPU of this number"
-    } else if has(&["driver version is insufficient", "CUDA failure 35:"]) {
-        "the NVIDIA driver is too old for CUDA 13"
-    } else if has(&["out of memory", "CUDA failure 2:", "Failed to allocate memory"]) {
-        "its memory is taken"
-    } else if has(&["no kernel image is available", "CUDA failure 209:"]) {
-        "this build of ONNX Runtime has no code for such a GPU"
-    } else {
-        return shorten_message(message);
-    };
-    known.to_owned()
+    let known = KNOWN_ERRORS.iter().find(|(words, _)| words.iter().any(|word| message.contains(word)));
+    known.map_or_else(|| shorten_message(message), |&(_, meaning)| meaning.to_owned())
 }
 
 /// What is left of a message of which nothing is known: CUDA's own words, or a line without directories.

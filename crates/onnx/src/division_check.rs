@@ -24,7 +24,7 @@ pub(super) struct ConstantScope<'o> {
 }
 
 /// Elements of a constant that matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct ElementFacts {
     /// They are floats: a cast makes integers of them.
     is_float: bool,
@@ -35,42 +35,31 @@ struct ElementFacts {
 }
 
 impl ElementFacts {
-    fn is_relevant(self) -> bool {
-        self.has_minus_one || self.has_one
-    }
-
     fn from_integers(integers: &[i64]) -> Self {
         Self { is_float: false, has_minus_one: integers.contains(&-1), has_one: integers.contains(&1) }
     }
 
     /// A cast to integers cuts the fraction off.
-    fn from_floats(floats: impl Iterator<Item = f64> + Clone) -> Self {
-        let minus_one = floats.clone().any(|value| value > -2.0 && value <= -1.0);
+    fn from_floats(floats: &[f64]) -> Self {
         Self {
             is_float: true,
-            has_minus_one: minus_one,
-            has_one: floats.into_iter().any(|value| (1.0..2.0).contains(&value)),
+            has_minus_one: floats.iter().any(|&value| value > -2.0 && value <= -1.0),
+            has_one: floats.iter().any(|value| (1.0..2.0).contains(value)),
         }
     }
 
     fn from_constant(constant: &Constant) -> Self {
-        let elements = constant
-            .tensor
-            .dims
-            .iter()
-            .fold(1_usize, |all, &dim| all.saturating_mul(usize::try_from(dim).unwrap_or(0)));
-        if elements > MAX_ELEMENTS {
+        let sizes = constant.tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0));
+        if sizes.fold(1, usize::saturating_mul) > MAX_ELEMENTS {
             return Self::default();
         }
-        if let Some(integers) = constant.integers() {
-            return Self::from_integers(&integers);
-        }
-        constant.floats().map(|floats| Self::from_floats(floats.into_iter())).unwrap_or_default()
+        let integers = constant.integers().map(|integers| Self::from_integers(&integers));
+        integers.or_else(|| Some(Self::from_floats(&constant.floats()?))).unwrap_or_default()
     }
 
-    /// Those of a `Constant` node, whatever attribute holds them.
+    /// Those of a `Constant` node, whatever attribute holds them, or of what a `ConstantOfShape` node fills a tensor with.
     fn from_constant_node(node: &NodeProto) -> Self {
-        if let Some(tensor) = node.constant() {
+        if let Some(tensor) = node.value() {
             return Self::from_constant(&tensor);
         }
         let mut found = Self::default();
@@ -81,18 +70,13 @@ impl ElementFacts {
                     found = Self::from_integers(&integers);
                 }
                 "value_float" | "value_floats" => {
-                    found = Self::from_floats(attribute.floats.into_iter().chain(attribute.f).map(f64::from));
+                    let floats: Vec<f64> = attribute.floats.into_iter().chain(attribute.f).map(f64::from).collect();
+                    found = Self::from_floats(&floats);
                 }
                 _ => {}
             }
         }
         found
-    }
-
-    /// What a `ConstantOfShape` node fills a tensor with.
-    fn from_fill_node(node: &NodeProto) -> Self {
-        let value = node.find_attribute("value").and_then(|value| value.constant());
-        value.as_ref().map(Self::from_constant).unwrap_or_default()
     }
 
     fn merge(self, other: Self) -> Self {
@@ -123,7 +107,7 @@ impl<'o> ConstantScope<'o> {
 
     /// Within another graph a harmless value hides one of its name outside.
     fn record(&mut self, name: &str, elements: ElementFacts) {
-        if self.outer.is_some() || elements.is_relevant() {
+        if self.outer.is_some() || elements.has_minus_one || elements.has_one {
             self.elements.insert(name.to_owned(), elements);
         }
     }
@@ -133,22 +117,21 @@ impl<'o> ConstantScope<'o> {
     /// # Errors
     /// [`ScanError::MinusOneDivisor`] if it divides integers by a constant with an element -1.
     pub(super) fn check_node(&mut self, node: &NodeProto) -> Result<(), ScanError> {
-        let divisor = node.input.get(1).and_then(|name| self.lookup(name)).unwrap_or_default();
+        let divisor = self.input(node, 1);
         if node.op_type == "Div" && divisor.has_minus_one && !divisor.is_float {
             return Err(ScanError::MinusOneDivisor);
         }
-        let Some(output) = node.output.first() else { return Ok(()) };
-        let elements = self.propagate(node);
-        self.record(output, elements);
+        if let Some(output) = node.output.first() {
+            self.record(output, self.propagate(node));
+        }
         Ok(())
     }
 
     /// What a node makes of constants; nothing of values that are computed from the text.
     fn propagate(&self, node: &NodeProto) -> ElementFacts {
-        let first = node.input.first().and_then(|name| self.lookup(name)).unwrap_or_default();
+        let first = self.input(node, 0);
         match node.op_type.as_str() {
-            "Constant" => ElementFacts::from_constant_node(node),
-            "ConstantOfShape" => ElementFacts::from_fill_node(node),
+            "Constant" | "ConstantOfShape" => ElementFacts::from_constant_node(node),
             "Neg" => ElementFacts { has_minus_one: first.has_one, has_one: first.has_minus_one, ..first },
             "Concat" => {
                 let all = node.input.iter().filter_map(|name| self.lookup(name));
@@ -165,10 +148,12 @@ impl<'o> ConstantScope<'o> {
         }
     }
 
+    /// What is known of an input of a node.
+    fn input(&self, node: &NodeProto, index: usize) -> ElementFacts {
+        node.input.get(index).and_then(|name| self.lookup(name)).unwrap_or_default()
+    }
+
     fn lookup(&self, name: &str) -> Option<ElementFacts> {
-        match self.elements.get(name) {
-            Some(elements) => Some(*elements),
-            None => self.outer?.lookup(name),
-        }
+        self.elements.get(name).copied().or_else(|| self.outer?.lookup(name))
     }
 }

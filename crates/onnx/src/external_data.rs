@@ -11,7 +11,7 @@ const EXTERNAL: i32 = 1;
 const EXTERNAL_KEYS: [&str; 3] = ["location", "offset", "length"];
 
 /// A tensor whose bytes stand in another file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct ExternalTensor {
     /// Path as the graph gives it; not yet checked.
     pub(super) location: String,

@@ -3,21 +3,21 @@
 //! The library places each node where it likes and says nothing. So the graph is run there once with a record of what
 //! ran where, and its time and scores are compared with those of a core.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use predictd_engine::backend::Scores;
-use predictd_engine::placement_result;
+use predictd_engine::placement_result::GpuMeasurement;
 use predictd_platform::memory;
 use predictd_text::pipeline::Batch;
 use predictd_text::signature::GraphInput;
 
-use super::cuda::CUDA_PROVIDER;
+use super::cuda::{CUDA_PROVIDER, GpuTarget};
 use super::device_choice::explain_error;
 use super::profile_dir::ProfileDir;
 use super::profile_trace::ProviderCoverage;
 use super::session::{ExecutionSite, OnnxSession, dummy_tokens};
-use super::session_factory::{GpuTarget, SessionFactory};
+use super::session_factory::SessionFactory;
 
 /// Rows and tokens of the run that is compared, and of the smallest there is, for graphs that take no more.
 const PROBE_SHAPES: [(usize, usize); 2] = [(16, 32), (1, 1)];
@@ -35,18 +35,17 @@ pub(super) fn probe_gpu(
     on: GpuTarget<'_>,
     cores: &mut OnnxSession,
     places: &[PathBuf],
-) -> Result<placement_result::GpuMeasurement, String> {
+) -> Result<GpuMeasurement, String> {
     if matches!(cores.io_spec.input, GraphInput::Texts { .. }) {
         return Err("the graph takes text, and no GPU reads text".to_owned());
     }
     let fixed = cores.io_spec.fixed_axes;
-    let (batch, expected, run_on_core) = PROBE_SHAPES
+    let (batch, (expected, cpu_run_time)) = PROBE_SHAPES
         .iter()
         .find_map(|&(rows, length)| {
             let rows = if fixed.single_row { 1 } else { rows };
             let batch = Batch::Tokens(dummy_tokens(rows, fixed.length.unwrap_or(length)));
-            let (scores, took) = time_runs(cores, &batch).ok()?;
-            Some((batch, scores, took))
+            time_runs(cores, &batch).ok().map(|run| (batch, run))
         })
         .ok_or("the graph fails on any run")?;
     let before = memory::gpu::used_bytes(on.device_id);
@@ -61,48 +60,42 @@ pub(super) fn probe_gpu(
     };
     let ran = run_profiled(&mut session, &batch)?;
     drop(folder);
-    let memory = memory::gpu::used_bytes(on.device_id).zip(before).map(|(after, before)| after.saturating_sub(before));
+    let after = memory::gpu::used_bytes(on.device_id);
+    let memory_bytes = after.zip(before).map(|(after, before)| after.saturating_sub(before));
     if let Some(refusal) = ran.coverage_error(CUDA_PROVIDER) {
         return Err(refusal);
     }
-    let (found, run) = time_runs(&mut session, &batch)?;
-    let difference = max_difference(&expected, &found);
-    let largest = expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs()));
-    Ok(placement_result::GpuMeasurement {
+    let (found, gpu_run_time) = time_runs(&mut session, &batch)?;
+    Ok(GpuMeasurement {
         nodes_by_provider: ran.nodes,
-        memory_bytes: memory,
-        gpu_run_time: run,
-        cpu_run_time: run_on_core,
-        max_score_difference: difference,
-        max_abs_cpu_score: largest,
+        memory_bytes,
+        gpu_run_time,
+        cpu_run_time,
+        max_score_difference: max_difference(&expected, &found),
+        max_abs_cpu_score: expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs())),
     })
 }
 
 /// What ran where in one run of a session that writes a record.
-pub(super) fn run_profiled(session: &mut OnnxSession, batch: &Batch) -> Result<ProviderCoverage, String> {
+fn run_profiled(session: &mut OnnxSession, batch: &Batch) -> Result<ProviderCoverage, String> {
     let ran =
         session.run_unchecked(batch, Instant::now() + RUN_TIMEOUT).map_err(|error| explain_error(&error.to_string()));
     // In any case: only then is the file complete.
     let file = session.session.end_profiling().map_err(|error| explain_error(error.message()))?;
     ran?;
-    let record =
-        std::fs::read(Path::new(&file)).map_err(|error| format!("the record of a run is not there: {error}"))?;
+    let record = std::fs::read(file).map_err(|error| format!("the record of a run is not there: {error}"))?;
     ProviderCoverage::parse(&record)
 }
 
 /// The scores of a run, and its best time.
 fn time_runs(session: &mut OnnxSession, batch: &Batch) -> Result<(Scores, Duration), String> {
-    let mut best: Option<(Scores, Duration)> = None;
-    for _ in 0..TIMING_REPEATS {
+    let runs = (0..TIMING_REPEATS).map(|_| {
         let start = Instant::now();
-        let scores =
-            session.run_unchecked(batch, start + RUN_TIMEOUT).map_err(|error| explain_error(&error.to_string()))?;
-        let took = start.elapsed();
-        if best.as_ref().is_none_or(|(_, least)| took < *least) {
-            best = Some((scores, took));
-        }
-    }
-    best.ok_or_else(|| "nothing was run".to_owned())
+        let scores = session.run_unchecked(batch, start + RUN_TIMEOUT);
+        scores.map(|scores| (scores, start.elapsed())).map_err(|error| explain_error(&error.to_string()))
+    });
+    let runs: Vec<_> = runs.collect::<Result<_, _>>()?;
+    runs.into_iter().min_by_key(|&(_, took)| took).ok_or_else(|| "nothing was run".to_owned())
 }
 
 /// The largest difference between scores of the same place. What is no number differs from everything.

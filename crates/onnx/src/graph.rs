@@ -1,6 +1,7 @@
 //! The main graph of an ONNX file: nodes, constants, and which node computes a value.
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter;
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,8 +10,8 @@ use super::proto::{AttributeProto, NodeProto, TensorElements, TensorProto};
 use super::scan_error::ScanError;
 
 /// `TensorProto.DataType` of the elements that the analyses read.
-pub(super) const INT32: i32 = 6;
-pub(super) const INT64: i32 = 7;
+const INT32: i32 = 6;
+const INT64: i32 = 7;
 const FLOAT: i32 = 1;
 const DOUBLE: i32 = 11;
 
@@ -51,7 +52,7 @@ impl MainGraph {
     pub(super) fn constant(&self, value: &str) -> Option<Constant> {
         match self.initializers.get(value) {
             Some(constant) => Some(constant.clone()),
-            None => self.producer(value)?.constant(),
+            None => self.producer(value).filter(|node| node.op_type == "Constant")?.value(),
         }
     }
 
@@ -62,18 +63,11 @@ impl MainGraph {
 
     /// Follows a value back through the first inputs of nodes of some kinds.
     pub(super) fn trace_back_while<'v>(&'v self, value: &'v str, passes: fn(&NodeProto) -> bool) -> &'v str {
-        let mut value = value;
+        let values = iter::successors(Some(value), |value| {
+            Some(self.producer(value).filter(|node| passes(node))?.input.first()?.as_str())
+        });
         // A graph that is no graph may go round in circles.
-        for _ in 0..MAX_TRACE_STEPS {
-            match self.producer(value) {
-                Some(node) if passes(node) => match node.input.first() {
-                    Some(input) => value = input,
-                    None => return value,
-                },
-                _ => return value,
-            }
-        }
-        value
+        values.take(MAX_TRACE_STEPS + 1).last().unwrap_or(value)
     }
 }
 
@@ -93,11 +87,8 @@ impl NodeProto {
         self.find_attribute(name)?.i
     }
 
-    /// The tensor of a `Constant` node.
-    pub(super) fn constant(&self) -> Option<Constant> {
-        if self.op_type != "Constant" {
-            return None;
-        }
+    /// The tensor that its attribute `value` holds.
+    pub(super) fn value(&self) -> Option<Constant> {
         self.find_attribute("value")?.constant()
     }
 
@@ -120,18 +111,13 @@ impl NodeProto {
 
 impl AttributeProto {
     /// Its tensor.
-    pub(super) fn constant(&self) -> Option<Constant> {
+    fn constant(&self) -> Option<Constant> {
         let encoded = match self.t.as_slice() {
             [] => return None,
             [whole] => whole.clone(),
             parts => parts.concat().into(),
         };
         Constant::decode(encoded).ok()
-    }
-
-    /// Its strings, if all of them are UTF-8.
-    pub(super) fn utf8_strings(&self) -> Option<Vec<String>> {
-        utf8_strings(&self.strings)
     }
 }
 
@@ -147,12 +133,9 @@ impl Constant {
 
     /// Its elements, if they are 32 or 64 bit integers.
     pub(super) fn integers(&self) -> Option<Vec<i64>> {
-        let raw = &self.tensor.raw_data;
         match self.tensor.data_type {
-            INT32 if !raw.is_empty() => Some(decode_raw(raw, |chunk| i64::from(i32::from_le_bytes(chunk)))),
-            INT64 if !raw.is_empty() => Some(decode_raw(raw, i64::from_le_bytes)),
-            INT32 => Some(self.typed_elements()?.int32_data.into_iter().map(i64::from).collect()),
-            INT64 => Some(self.typed_elements()?.int64_data),
+            INT32 => self.elements(i32::from_le_bytes, |typed| typed.int32_data),
+            INT64 => self.elements(i64::from_le_bytes, |typed| typed.int64_data),
             _ => None,
         }
     }
@@ -164,18 +147,27 @@ impl Constant {
 
     /// Its elements, if they are floats of 32 or 64 bits.
     pub(super) fn floats(&self) -> Option<Vec<f64>> {
-        let raw = &self.tensor.raw_data;
         match self.tensor.data_type {
-            FLOAT if !raw.is_empty() => Some(decode_raw(raw, |chunk| f64::from(f32::from_le_bytes(chunk)))),
-            DOUBLE if !raw.is_empty() => Some(decode_raw(raw, f64::from_le_bytes)),
-            FLOAT => Some(self.typed_elements()?.float_data.into_iter().map(f64::from).collect()),
-            DOUBLE => Some(self.typed_elements()?.double_data),
+            FLOAT => self.elements(f32::from_le_bytes, |typed| typed.float_data),
+            DOUBLE => self.elements(f64::from_le_bytes, |typed| typed.double_data),
             _ => None,
         }
     }
+
+    /// Its elements as the raw data holds them, or else the field of their type.
+    fn elements<const N: usize, T, U: From<T>>(
+        &self,
+        from_raw: fn([u8; N]) -> T,
+        from_typed: fn(TensorElements) -> Vec<T>,
+    ) -> Option<Vec<U>> {
+        let raw = &self.tensor.raw_data;
+        let elements = if raw.is_empty() { from_typed(self.typed_elements()?) } else { decode_raw(raw, from_raw) };
+        Some(elements.into_iter().map(U::from).collect())
+    }
 }
 
-fn utf8_strings(strings: &[Bytes]) -> Option<Vec<String>> {
+/// The strings, if all of them are UTF-8.
+pub(super) fn utf8_strings(strings: &[Bytes]) -> Option<Vec<String>> {
     strings.iter().map(|string| String::from_utf8(string.to_vec()).ok()).collect()
 }
 

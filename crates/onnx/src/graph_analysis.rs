@@ -2,7 +2,7 @@
 
 use predictd_text::activation::{Activation, AppliedActivation};
 
-use super::graph::{Constant, MainGraph};
+use super::graph::{Constant, MainGraph, utf8_strings};
 use super::proto::NodeProto;
 
 /// Most nodes between the scores and the classifier that names their classes.
@@ -31,8 +31,7 @@ pub(super) fn last_activation(graph: &MainGraph, output: &str, rank: usize) -> O
 pub(super) fn embedding_rows(graph: &MainGraph, input_ids: &str) -> Option<usize> {
     let tables = graph.nodes.iter().filter_map(|node| {
         let (table, ids) = match node.op_type.as_str() {
-            "Gather" if is_first_axis(node, "axis") => (node.input.first()?, node.input.get(1)?),
-            "GatherBlockQuantized" if is_first_axis(node, "gather_axis") => (node.input.first()?, node.input.get(1)?),
+            "Gather" | "GatherBlockQuantized" if gathers_rows(node) => (node.input.first()?, node.input.get(1)?),
             // Of ONNX Runtime's own: ids, segments, words, ...
             "EmbedLayerNormalization" | "QEmbedLayerNormalization" => (node.input.get(2)?, node.input.first()?),
             _ => return None,
@@ -46,9 +45,9 @@ pub(super) fn embedding_rows(graph: &MainGraph, input_ids: &str) -> Option<usize
     tables.min()
 }
 
-/// Whether this attribute, which may be absent, names the first axis.
-fn is_first_axis(node: &NodeProto, attribute: &str) -> bool {
-    node.integer_attribute(attribute).unwrap_or(0) == 0
+/// Whether the axis, which need not be said, is the first one.
+fn gathers_rows(node: &NodeProto) -> bool {
+    ["axis", "gather_axis"].iter().find_map(|name| node.integer_attribute(name)).unwrap_or(0) == 0
 }
 
 /// Classes in the order of their scores, by name or by number.
@@ -78,7 +77,7 @@ impl ClassList {
         for attribute in node.attributes().filter_map(Result::ok) {
             match attribute.name.as_str() {
                 "classlabels_ints" | "classlabels_int64s" => classes.numbers = attribute.ints,
-                "classlabels_strings" => classes.names = attribute.utf8_strings()?,
+                "classlabels_strings" => classes.names = utf8_strings(&attribute.strings)?,
                 _ => {}
             }
         }
@@ -121,10 +120,9 @@ fn trace_label_classes(graph: &MainGraph, choice: &str) -> Option<ClassList> {
 
 /// The names that a `LabelEncoder` gives to numbers, in the order of the numbers.
 fn label_encoder_names(node: &NodeProto) -> Option<Vec<String>> {
-    let names = node.find_attribute("values_strings")?.utf8_strings().filter(|names| !names.is_empty())?;
+    let names = utf8_strings(&node.find_attribute("values_strings")?.strings).filter(|names| !names.is_empty())?;
     let numbers = node.find_attribute("keys_int64s").map(|keys| keys.ints).unwrap_or_default();
-    let mut pairs: Vec<(Option<&i64>, String)> =
-        names.into_iter().enumerate().map(|(index, name)| (numbers.get(index), name)).collect();
+    let mut pairs: Vec<_> = names.into_iter().enumerate().map(|(index, name)| (numbers.get(index), name)).collect();
     pairs.sort_by_key(|(number, _)| *number);
     Some(pairs.into_iter().map(|(_, name)| name).collect())
 }

@@ -1,13 +1,17 @@
 //! What a graph file says about itself, for whoever made it.
 
+use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
 use predictd_engine::backend::{GraphInfo, TensorInfo};
 
 use super::graph_scan::GraphScan;
 
-/// What the file says; its inputs and outputs are the runtime's to tell.
-pub(super) fn info_from_scan(scan: &GraphScan, batch_dependent: &[&str]) -> GraphInfo {
-    let found = batch_dependent.iter().filter(|operator| scan.operators.contains(**operator));
+/// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
+const BATCH_DEPENDENT_OPERATORS: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
+
+/// What the file says, and the runtime of its inputs and outputs.
+pub(super) fn graph_info(scan: &GraphScan, session: &Session) -> GraphInfo {
+    let found = BATCH_DEPENDENT_OPERATORS.iter().filter(|operator| scan.operators.contains(**operator));
     let mut external: Vec<String> = scan.external_tensors.iter().map(|tensor| tensor.location.clone()).collect();
     external.sort_unstable();
     external.dedup();
@@ -15,17 +19,13 @@ pub(super) fn info_from_scan(scan: &GraphScan, batch_dependent: &[&str]) -> Grap
         batch_dependent_operators: found.map(|&operator| operator.to_owned()).collect(),
         constant_types: scan.element_types.iter().map(|&number| file_element_name(number)).collect(),
         external_files: external,
-        ..GraphInfo::default()
+        inputs: session.inputs().iter().map(tensor_info).collect(),
+        outputs: session.outputs().iter().map(tensor_info).collect(),
     }
 }
 
-/// Inputs or outputs, in the graph's order.
-pub(super) fn describe_outlets(outlets: &[Outlet]) -> Vec<TensorInfo> {
-    outlets.iter().map(|outlet| describe_outlet(outlet.name(), outlet.dtype())).collect()
-}
-
-fn describe_outlet(name: &str, kind: &ValueType) -> TensorInfo {
-    let (element, dims) = match kind {
+fn tensor_info(outlet: &Outlet) -> TensorInfo {
+    let (element, dims) = match outlet.dtype() {
         ValueType::Tensor { ty, shape, dimension_symbols } => {
             let size = |(&size, symbol): (&i64, &String)| match (size, symbol.as_str()) {
                 (-1, "") => "?".to_owned(),
@@ -36,7 +36,7 @@ fn describe_outlet(name: &str, kind: &ValueType) -> TensorInfo {
         }
         other => (other.to_string(), Vec::new()),
     };
-    TensorInfo { name: name.to_owned(), element, dims }
+    TensorInfo { name: outlet.name().to_owned(), element, dims }
 }
 
 fn runtime_element_name(element: TensorElementType) -> String {

@@ -167,7 +167,6 @@ mod tests {
             input: inputs.iter().map(|&name| name.to_owned()).collect(),
             output: vec!["y".to_owned()],
             attribute: vec![encode(attribute)],
-            ..NodeProto::default()
         };
         GraphProto { node: vec![encode(&node)], ..GraphProto::default() }
     }

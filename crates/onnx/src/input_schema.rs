@@ -6,7 +6,6 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use predictd_text::signature::{FixedAxes, GraphInput, IntegerWidth, TokenInput, TokenRole};
 
 /// The inputs of a graph.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InputSchema {
     pub(super) input: GraphInput,
     pub(super) fixed_axes: FixedAxes,
@@ -18,8 +17,8 @@ impl InputSchema {
     /// # Errors
     /// One sentence that names the input.
     pub(super) fn new(inputs: &[Outlet], roles: &BTreeMap<String, TokenRole>) -> Result<Self, String> {
-        if let Some(unknown) = roles.keys().find(|name| !inputs.iter().any(|input| input.name() == *name)) {
-            let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
+        let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
+        if let Some(unknown) = roles.keys().find(|name| !names.contains(&name.as_str())) {
             return Err(format!("model.toml: inputs names {unknown:?}, but the graph's inputs are {names:?}"));
         }
         if let [only] = inputs
@@ -29,7 +28,6 @@ impl InputSchema {
         }
         if inputs.len() > 1 && inputs.iter().any(|input| input.dtype().tensor_type() == Some(TensorElementType::String))
         {
-            let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
             return Err(format!(
                 "its inputs {names:?} are the columns of a table, and a request has one text: train the pipeline on one column of text"
             ));
@@ -44,7 +42,7 @@ impl InputSchema {
                 )
             })?;
             let (width, shape) = integer_input(input)?;
-            add_fixed_axes(&mut fixed, name, &shape)?;
+            add_fixed_axes(&mut fixed, name, shape)?;
             tokens.push(TokenInput { name: name.to_owned(), role, width });
         }
         if tokens.iter().any(|input| input.role == TokenRole::InputIds) {
@@ -66,7 +64,7 @@ impl InputSchema {
     }
 }
 
-fn integer_input(input: &Outlet) -> Result<(IntegerWidth, Vec<i64>), String> {
+fn integer_input(input: &Outlet) -> Result<(IntegerWidth, &[i64]), String> {
     let name = input.name();
     let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
         return Err(format!("its input {name} is not a tensor"));
@@ -76,7 +74,7 @@ fn integer_input(input: &Outlet) -> Result<(IntegerWidth, Vec<i64>), String> {
         TensorElementType::Int32 => IntegerWidth::Bits32,
         other => return Err(format!("its input {name} holds {other}, where integers are needed")),
     };
-    Ok((width, shape.to_vec()))
+    Ok((width, &shape[..]))
 }
 
 /// Adds the axes of one input.
@@ -89,13 +87,12 @@ fn add_fixed_axes(fixed: &mut FixedAxes, name: &str, shape: &[i64]) -> Result<()
         1 => fixed.single_row = true,
         rows => return Err(fixed_rows_error(name, rows)),
     }
-    if let Ok(length) = usize::try_from(length) {
-        let other = fixed.length.replace(length).filter(|&other| other != length);
-        if let Some(other) = other {
-            return Err(format!(
-                "its input {name} has {length} tokens, and another input has {other}: export it with one sequence axis"
-            ));
-        }
+    if let Ok(length) = usize::try_from(length)
+        && let Some(other) = fixed.length.replace(length).filter(|&other| other != length)
+    {
+        return Err(format!(
+            "its input {name} has {length} tokens, and another input has {other}: export it with one sequence axis"
+        ));
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ mod session;
 mod session_factory;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -51,24 +51,22 @@ use ort::logging::LogLevel;
 use ort::session::builder::PrepackedWeights;
 use parking_lot::Mutex;
 use predictd_engine::backend::{Backend, Graph, GraphInfo, Session};
-use predictd_engine::placement_result::{GpuMeasurement as Measured, Placement};
+use predictd_engine::placement_result::{GpuMeasurement, Placement};
 use predictd_platform::clock;
 use predictd_text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd_text::signature::{GraphInput, Signature};
 
 use crate::runtime_settings::{Device, DeviceSettings, RuntimeSettings};
+use cuda::GpuTarget;
 use device_choice::DeviceChoice;
 use graph_scan::GraphScan;
 use io_schema::IoSchema;
 use ort_messages::{explain_load_error, log_message};
-use placement_policy::{PlacementDecision, decide_placement};
+use placement_policy::decide_placement;
 use run_watchdog::{Watchdog, WatchdogHandle};
 use session::{ExecutionSite, IoSpec, OnnxSession};
-use session_factory::{GpuTarget, SessionFactory};
+use session_factory::SessionFactory;
 use weights::{read_external_files, shared_tensors};
-
-/// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
-const BATCH_DEPENDENT_OPERATORS: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
 
 /// ONNX Runtime allows one environment per process, ever.
 static ENVIRONMENT: OnceLock<(Environment, Arc<Watchdog>)> = OnceLock::new();
@@ -111,19 +109,18 @@ impl OnnxRuntime {
         }
         let try_gpu = |gpu| cuda::test_gpu(&runtime.environment, gpu, devices);
         match device_choice::choose_device(&devices.device, has_provider, try_gpu)? {
-            DeviceChoice::Cpu { fallback_reason: fallback } => {
-                if let Some(reason) = &fallback {
+            DeviceChoice::Cpu { fallback_reason } => {
+                if let Some(reason) = &fallback_reason {
                     tracing::warn!(reason, "GPU unavailable; models run on the CPU");
                 }
-                runtime.fallback_reason = fallback;
+                runtime.fallback_reason = fallback_reason;
             }
-            DeviceChoice::Gpus { device_ids: numbers, strict } => {
-                tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
+            DeviceChoice::Gpus { device_ids, strict } => {
+                tracing::info!(gpus = ?device_ids, strict, "models run on GPUs");
                 let devices = devices.clone();
-                let places = vec![settings.profile_dir.clone(), std::env::temp_dir()];
-                profile_dir::remove_stale(&places, clock::now());
-                runtime.gpu_config =
-                    Some(Arc::new(GpuConfig { device_ids: numbers, strict, devices, profile_parents: places }));
+                let profile_parents = vec![settings.profile_dir.clone(), std::env::temp_dir()];
+                profile_dir::remove_stale(&profile_parents, clock::now());
+                runtime.gpu_config = Some(Arc::new(GpuConfig { device_ids, strict, devices, profile_parents }));
             }
         }
         Ok(runtime)
@@ -188,33 +185,32 @@ impl Backend for OnnxRuntime {
         let name = manifest.graph_name.clone();
         let error = |reason: String| ManifestError::new(&name, reason);
         let scan = graph_scan::scan_graph(bytes.clone()).map_err(|e| error(e.to_string()))?;
-        let source = self.session_factory(&scan, bytes, manifest)?;
-        let first = source.cpu_session().map_err(|e| error(explain_load_error(&e)))?;
-        let schema = IoSchema::new(&scan, &first, manifest).map_err(&error)?;
-        let mut facts = graph_info::info_from_scan(&scan, &BATCH_DEPENDENT_OPERATORS);
-        facts.inputs = graph_info::describe_outlets(first.inputs());
-        facts.outputs = graph_info::describe_outlets(first.outputs());
-        let mut session = self.wrap_session(&source, first, schema.io_spec());
-        let schema = schema.complete(&mut session, manifest).map_err(|e| error(format!("a first run failed: {e}")))?;
-        let signature = schema.signature(session.io_spec.width, !facts.batch_dependent_operators.is_empty());
-        let placement = self.place_graph(&source, &mut session, manifest)?;
-        let reading = session.io_spec.clone();
-        let mut graph = OnnxGraph {
-            session_factory: source,
-            signature,
-            info: facts,
-            io_spec: reading,
-            name,
-            first_session: Some(session),
-            gpu_rotation: None,
-            placement,
+        let mut session_factory = self.session_factory(&scan, bytes, manifest)?;
+        let session = session_factory.cpu_session().map_err(|e| error(explain_load_error(&e)))?;
+        let schema = IoSchema::new(&scan, &session, manifest).map_err(&error)?;
+        let info = graph_info::graph_info(&scan, &session);
+        let mut session = OnnxSession {
+            session,
+            io_spec: schema.io_spec.clone(),
+            execution_site: session_factory.execution_site(),
+            watchdog: self.watchdog.clone(),
         };
-        if graph.placement.is_gpu() {
+        let signature = schema
+            .complete(&mut session, manifest, !info.batch_dependent_operators.is_empty())
+            .map_err(|e| error(format!("a first run failed: {e}")))?;
+        let placement = self.place_graph(&session_factory, &mut session, manifest)?;
+        let io_spec = session.io_spec.clone();
+        let mut first_session = Some(session);
+        let mut gpu_rotation = None;
+        if placement.is_gpu() {
             // Nothing runs on the cores: their session and the weights that they would share are not needed.
-            (graph.first_session, graph.session_factory.initializers, graph.session_factory.prepacked) =
-                (None, Vec::new(), None);
-            graph.gpu_rotation = self.gpu_config.clone().map(|gpus| (gpus, 0));
+            first_session = None;
+            session_factory.initializers = Vec::new();
+            session_factory.prepacked = None;
+            gpu_rotation = self.gpu_config.clone().map(|gpus| (gpus, 0));
         }
+        let graph =
+            OnnxGraph { session_factory, signature, info, io_spec, name, first_session, gpu_rotation, placement };
         Ok(Box::new(graph))
     }
 
@@ -236,14 +232,13 @@ impl OnnxRuntime {
     fn session_factory(
         &self,
         scan: &GraphScan,
-        bytes: Bytes,
+        graph_bytes: Bytes,
         manifest: &Manifest,
     ) -> Result<SessionFactory, ManifestError> {
-        let external = read_external_files(&scan.external_tensors, manifest)?;
+        let external_files = read_external_files(&scan.external_tensors, manifest)?;
         let mut initializers = Vec::new();
         if self.share_weights {
-            let error = |e: ort::Error| ManifestError::new(&manifest.graph_name, e.to_string());
-            initializers = shared_tensors(scan).map_err(error)?;
+            initializers = shared_tensors(scan).map_err(|e| ManifestError::new(&manifest.graph_name, e.to_string()))?;
         }
         Ok(SessionFactory {
             environment: self.environment.clone(),
@@ -251,18 +246,9 @@ impl OnnxRuntime {
             threads: self.threads,
             prepacked: self.share_weights.then(PrepackedWeights::new),
             initializers,
-            external_files: external,
-            graph_bytes: bytes,
+            external_files,
+            graph_bytes,
         })
-    }
-
-    fn wrap_session(&self, source: &SessionFactory, session: ort::session::Session, reading: IoSpec) -> OnnxSession {
-        OnnxSession {
-            session,
-            io_spec: reading,
-            execution_site: source.execution_site(),
-            watchdog: self.watchdog.clone(),
-        }
     }
 
     /// Where a graph runs. `cores` is a session of it on the cores.
@@ -272,7 +258,6 @@ impl OnnxRuntime {
         cores: &mut OnnxSession,
         manifest: &Manifest,
     ) -> Result<Placement, ManifestError> {
-        let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         if manifest.options.device == Some(ModelDevice::Cpu) {
             return Ok(Placement::new_cpu(None));
         }
@@ -283,65 +268,50 @@ impl OnnxRuntime {
         };
         let Some(&gpu) = gpus.device_ids.first() else { return Ok(Placement::new_cpu(None)) };
         let on = GpuTarget { device_id: gpu, devices: &gpus.devices };
-        let model = manifest.graph_directory.display();
         let measured = gpu_probe::probe_gpu(source, on, cores, &gpus.profile_parents);
-        match decide_placement(measured, gpus.strict, takes_text) {
-            Ok(PlacementDecision::Gpu(measured)) => {
-                log_gpu_placement(&manifest.graph_directory, gpu, &measured);
-                Ok(Placement {
-                    gpu_ids: gpus.device_ids.clone(),
-                    fallback_reason: None,
-                    gpu_measurement: Some(measured),
-                })
-            }
-            Ok(PlacementDecision::CpuFaster(measured)) => {
-                let run = measured.gpu_run_time.as_secs_f64() * 1e3;
-                let run_on_core = measured.cpu_run_time.as_secs_f64() * 1e3;
-                tracing::warn!(
-                    %model,
-                    gpu,
-                    run_ms = run,
-                    run_on_core_ms = run_on_core,
-                    "GPU slower than one CPU core; model runs on the CPU"
-                );
-                Ok(Placement { gpu_measurement: Some(measured), ..Placement::default() })
-            }
-            Ok(PlacementDecision::Cpu) => Ok(Placement::new_cpu(None)),
-            Ok(PlacementDecision::CpuFallback(reason)) => {
-                tracing::warn!(%model, reason, "model does not run on the GPU; model runs on the CPU");
-                Ok(Placement::new_cpu(Some(reason)))
-            }
-            Err(reason) => {
-                let device = &gpus.devices.device;
-                let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
-                let sentence = format!("--device {device}: {model} does not run on GPU {gpu}: {reason}; {cure}");
-                Err(error(format!("it does not run on GPU {gpu}: {reason}")).with_startup_refusal(sentence))
-            }
-        }
+        let placement = decide_placement(measured, &gpus.device_ids, gpus.strict, takes_text);
+        let model = manifest.graph_directory.display();
+        let placement = placement.map_err(|reason| {
+            let device = &gpus.devices.device;
+            let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
+            let sentence = format!("--device {device}: {model} does not run on GPU {gpu}: {reason}; {cure}");
+            let reason = format!("it does not run on GPU {gpu}: {reason}");
+            ManifestError::new(&manifest.graph_name, reason).with_startup_refusal(sentence)
+        })?;
+        log_placement(&model, gpu, &placement);
+        Ok(placement)
     }
 }
 
-fn log_gpu_placement(model: &Path, gpu: u32, measured: &Measured) {
-    let model = model.display();
-    let Measured {
-        nodes_by_provider: nodes,
-        memory_bytes: memory,
-        gpu_run_time: run,
-        cpu_run_time: run_on_core,
-        max_score_difference: difference,
-        ..
-    } = measured;
-    if run > run_on_core {
+fn log_placement(model: &path::Display<'_>, gpu: u32, placement: &Placement) {
+    match (&placement.gpu_measurement, &placement.fallback_reason) {
+        (Some(measured), _) if placement.is_gpu() => log_gpu_placement(model, gpu, measured),
+        (Some(measured), _) => tracing::warn!(
+            %model,
+            gpu,
+            run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+            run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+            "GPU slower than one CPU core; model runs on the CPU"
+        ),
+        (None, Some(reason)) => {
+            tracing::warn!(%model, reason, "model does not run on the GPU; model runs on the CPU");
+        }
+        (None, None) => {}
+    }
+}
+
+fn log_gpu_placement(model: &path::Display<'_>, gpu: u32, measured: &GpuMeasurement) {
+    if measured.gpu_run_time > measured.cpu_run_time {
         tracing::warn!(%model, gpu, "GPU slower than one CPU core");
     }
     tracing::info!(
         %model,
         gpu,
-        ?nodes,
-        memory_mib = memory.map(|bytes| bytes >> 20),
-        run_ms = run.as_secs_f64() * 1e3,
-        run_on_core_ms = run_on_core.as_secs_f64() * 1e3,
-        largest_difference = difference,
+        nodes = ?measured.nodes_by_provider,
+        memory_mib = measured.memory_bytes.map(|bytes| bytes >> 20),
+        run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+        run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+        largest_difference = measured.max_score_difference,
         "model placed on the GPU"
     );
 }
@@ -375,20 +345,20 @@ impl Graph for OnnxGraph {
         if let Some(first) = self.first_session.take() {
             return Ok(Box::new(first));
         }
-        let (session, runs) = match &mut self.gpu_rotation {
+        let (session, execution_site) = match &mut self.gpu_rotation {
             Some((gpus, made)) => {
-                let gpu = gpus.device_ids.get(*made % gpus.device_ids.len().max(1)).copied().unwrap_or_default();
+                let device_id = gpus.device_ids.get(*made % gpus.device_ids.len().max(1)).copied().unwrap_or_default();
                 *made += 1;
-                (
-                    self.session_factory.gpu_session(GpuTarget { device_id: gpu, devices: &gpus.devices }, None),
-                    ExecutionSite::Gpu,
-                )
+                let on = GpuTarget { device_id, devices: &gpus.devices };
+                (self.session_factory.gpu_session(on, None), ExecutionSite::Gpu)
             }
             None => (self.session_factory.cpu_session(), self.session_factory.execution_site()),
         };
-        let session = session.map_err(|error| ManifestError::new(&self.name, explain_load_error(&error)))?;
-        let reading = self.io_spec.clone();
-        let under_way = self.session_factory.watchdog.clone();
-        Ok(Box::new(OnnxSession { session, io_spec: reading, execution_site: runs, watchdog: under_way }))
+        Ok(Box::new(OnnxSession {
+            session: session.map_err(|error| ManifestError::new(&self.name, explain_load_error(&error)))?,
+            io_spec: self.io_spec.clone(),
+            execution_site,
+            watchdog: self.session_factory.watchdog.clone(),
+        }))
     }
 }

@@ -31,24 +31,22 @@ pub(super) const INSTALL_HINT: &str = "run `make onnxruntime`, or name a library
 /// One sentence with the command that cures it.
 pub(super) fn find_library(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(named) = named {
-        let found = if named.is_dir() {
-            newest_library(named)
-        } else {
-            Some(named.to_path_buf()).filter(|path| path.is_file())
-        };
+        let found = if named.is_dir() { newest_library(named) } else { named.is_file().then(|| named.to_owned()) };
         return found.ok_or_else(|| format!("{} holds no ONNX Runtime library: {INSTALL_HINT}", named.display()));
     }
-    let mut directories = Vec::new();
     let executable = std::env::current_exe().ok();
     let beside = executable.as_deref().and_then(Path::parent);
-    directories.extend(beside.map(|directory| directory.join("lib")));
-    directories.push(PathBuf::from("target/onnxruntime"));
-    // A binary in target/release, started from anywhere.
-    directories.extend(beside.and_then(Path::parent).map(|directory| directory.join("onnxruntime")));
-    directories.extend(SYSTEM_LIBRARY_DIRS.iter().map(PathBuf::from));
+    let directories = [
+        beside.map(|directory| directory.join("lib")),
+        Some(PathBuf::from("target/onnxruntime")),
+        // A binary in target/release, started from anywhere.
+        beside.and_then(Path::parent).map(|directory| directory.join("onnxruntime")),
+    ];
     directories
-        .iter()
-        .find_map(|directory| newest_library(directory))
+        .into_iter()
+        .flatten()
+        .chain(SYSTEM_LIBRARY_DIRS.map(PathBuf::from))
+        .find_map(|directory| newest_library(&directory))
         .ok_or_else(|| format!("no ONNX Runtime library was found on this machine: {INSTALL_HINT}"))
 }
 

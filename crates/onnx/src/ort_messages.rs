@@ -10,7 +10,7 @@ const MAX_MESSAGE_BYTES: usize = 1 << 10;
 const OUT_OF_BOUNDS_MESSAGE: &str = "out of data bounds";
 
 /// As much of the runtime's words as a log line needs: they repeat names of the graph, however long.
-pub(super) fn truncate_message(message: &str) -> &str {
+fn truncate_message(message: &str) -> &str {
     message.get(..message.floor_char_boundary(MAX_MESSAGE_BYTES)).unwrap_or_default()
 }
 

@@ -6,8 +6,9 @@ use ort::session::SessionOutputs;
 use ort::value::{DynMapValueType, DynTensorValueType, DynValue, TensorElementType};
 use predictd_engine::backend::BackendError;
 
+use super::graph_analysis::ClassList;
 use super::ort_messages::to_run_error;
-use super::output_schema::{LabelOutput, ScoreLayout};
+use super::output_schema::ScoreLayout;
 
 /// What to read from the outputs of a run.
 #[derive(Debug, Clone, Copy)]
@@ -31,16 +32,12 @@ impl ScoreLayout {
             Self::Tensor(name) => read_rows(output_value(outputs, name)?, expected),
             Self::Maps(name, named) => read_maps(output_value(outputs, name)?, *named).map_err(to_run_error),
             Self::Columns(names) => {
-                let columns: Result<Vec<_>, _> =
-                    names.iter().map(|name| read_column(output_value(outputs, name)?)).collect();
-                join_columns(&columns?, expected)
+                join_columns(names.iter().map(|name| read_column(output_value(outputs, name)?)), expected)
             }
             Self::Sequence(name) => {
                 let tensors =
                     output_value(outputs, name)?.try_extract_sequence::<DynTensorValueType>().map_err(to_run_error)?;
-                let columns: Result<Vec<_>, _> =
-                    tensors.iter().map(|tensor| read_positive_column(tensor, expected)).collect();
-                join_columns(&columns?, expected)
+                join_columns(tensors.iter().map(|tensor| read_positive_column(tensor, expected)), expected)
             }
         }
     }
@@ -62,11 +59,8 @@ fn read_rows(value: &DynValue, expected: ExpectedShape) -> Result<Array2<f32>, B
         [rows, width] | [rows, 1, width] => (rows, width),
         _ => return Err(shape_error(expected, shape)),
     };
-    let dims = (usize::try_from(rows), usize::try_from(width));
-    match dims {
-        (Ok(rows), Ok(width)) => Array2::from_shape_vec((rows, width), data).map_err(|_| shape_error(expected, shape)),
-        _ => Err(shape_error(expected, shape)),
-    }
+    let dims = usize::try_from(rows).ok().zip(usize::try_from(width).ok());
+    dims.and_then(|dims| Array2::from_shape_vec(dims, data).ok()).ok_or_else(|| shape_error(expected, shape))
 }
 
 /// A tensor of one number for each text.
@@ -86,7 +80,11 @@ fn read_positive_column(
     }
 }
 
-fn join_columns(columns: &[Vec<f32>], expected: ExpectedShape) -> Result<Array2<f32>, BackendError> {
+fn join_columns(
+    columns: impl Iterator<Item = Result<Vec<f32>, BackendError>>,
+    expected: ExpectedShape,
+) -> Result<Array2<f32>, BackendError> {
+    let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
     let rows = columns.first().map_or(0, Vec::len);
     if columns.iter().any(|column| column.len() != rows) {
         return Err(shape_error(
@@ -111,14 +109,14 @@ fn tensor_values(value: &DynValue) -> ort::Result<(Vec<i64>, Vec<f32>)> {
 /// ZipMap's maps to rows: the runtime keeps a map's keys sorted, and so are scikit-learn's classes.
 fn read_maps(value: &DynValue, named: bool) -> ort::Result<Array2<f32>> {
     let maps = value.try_extract_sequence::<DynMapValueType>()?;
-    let mut rows: Vec<Vec<f32>> = Vec::with_capacity(maps.len());
-    for map in &maps {
-        rows.push(if named {
-            sorted_scores(map.try_extract_key_values::<String, f32>()?)
+    let rows = maps.iter().map(|map| {
+        if named {
+            map.try_extract_key_values::<String, f32>().map(sorted_scores)
         } else {
-            sorted_scores(map.try_extract_key_values::<i64, f32>()?)
-        });
-    }
+            map.try_extract_key_values::<i64, f32>().map(sorted_scores)
+        }
+    });
+    let rows: Vec<_> = rows.collect::<ort::Result<_>>()?;
     let width = rows.first().map_or(0, Vec::len);
     Array2::from_shape_vec((rows.len(), width), rows.concat()).map_err(|e| ort::Error::new(e.to_string()))
 }
@@ -131,25 +129,24 @@ fn sorted_scores<K: Ord>(mut pairs: Vec<(K, f32)>) -> Vec<f32> {
 /// How a graph's own choice becomes a column of its scores.
 #[derive(Debug, Clone)]
 pub(super) struct LabelDecoder {
-    pub(super) label_output: LabelOutput,
-    /// Class names in column order.
-    pub(super) class_names: Vec<String>,
-    /// Class numbers in column order; none if they are the columns' own.
-    pub(super) class_numbers: Vec<i64>,
+    /// Name of the output that holds the choice.
+    pub(super) output_name: String,
+    /// The classes in column order.
+    pub(super) classes: ClassList,
 }
 
 impl LabelDecoder {
     pub(super) fn decode(&self, outputs: &SessionOutputs<'_>) -> ort::Result<Vec<Option<usize>>> {
-        let Some(value) = outputs.get(&self.label_output.name) else { return Ok(Vec::new()) };
+        let Some(value) = outputs.get(&self.output_name) else { return Ok(Vec::new()) };
         if let Ok((_, numbers)) = value.try_extract_tensor::<i64>() {
             return Ok(numbers.iter().map(|number| self.column_index(*number)).collect());
         }
         let (_, names) = value.try_extract_strings()?;
-        Ok(names.iter().map(|name| self.class_names.iter().position(|n| n == name)).collect())
+        Ok(names.iter().map(|name| self.classes.names.iter().position(|n| n == name)).collect())
     }
 
     fn column_index(&self, number: i64) -> Option<usize> {
-        match self.class_numbers.as_slice() {
+        match self.classes.numbers.as_slice() {
             [] => usize::try_from(number).ok(),
             numbers => numbers.iter().position(|n| *n == number),
         }
@@ -157,9 +154,9 @@ impl LabelDecoder {
 }
 
 /// The classes that an output lists: names, or numbers.
-pub(super) fn read_class_list(value: &DynValue) -> ort::Result<(Vec<String>, Vec<i64>)> {
+pub(super) fn read_class_list(value: &DynValue) -> ort::Result<ClassList> {
     match value.try_extract_tensor::<i64>() {
-        Ok((_, numbers)) => Ok((Vec::new(), numbers.to_vec())),
-        Err(_) => value.try_extract_strings().map(|(_, names)| (names, Vec::new())),
+        Ok((_, numbers)) => Ok(ClassList { numbers: numbers.to_vec(), ..ClassList::default() }),
+        Err(_) => value.try_extract_strings().map(|(_, names)| ClassList { names, ..ClassList::default() }),
     }
 }

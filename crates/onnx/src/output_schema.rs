@@ -33,7 +33,7 @@ pub(super) struct OutputConstraints<'a> {
 }
 
 /// Where the scores are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum ScoreLayout {
     /// A float tensor of shape `[n, width]`, `[n]`, `[n, 1, width]`, or `[n, tokens, width]`.
     Tensor(String),
@@ -56,7 +56,6 @@ impl ScoreLayout {
 }
 
 /// The output of the scores.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ScoreOutput {
     pub(super) layout: ScoreLayout,
     /// Axes that the graph declares.
@@ -68,7 +67,6 @@ pub(super) struct ScoreOutput {
 }
 
 /// The output in which a graph names the class it chose.
-#[derive(Debug, Clone)]
 pub(super) struct LabelOutput {
     /// Its name.
     pub(super) name: String,
@@ -108,11 +106,9 @@ pub(super) fn find_score_output(
     constraints: OutputConstraints<'_>,
 ) -> Result<ScoreOutput, String> {
     let of_texts = matches!(input, GraphInput::Texts { .. });
-    let named: Vec<&Outlet> = match constraints.output_name {
-        None => outputs.iter().collect(),
-        Some(name) => outputs.iter().filter(|outlet| outlet.name() == name).collect(),
-    };
-    if named.is_empty()
+    let is_wanted = |outlet: &&Outlet| constraints.output_name.is_none_or(|name| outlet.name() == name);
+    let wanted: Vec<&Outlet> = outputs.iter().filter(is_wanted).collect();
+    if wanted.is_empty()
         && let Some(name) = constraints.output_name
     {
         return Err(format!(
@@ -120,10 +116,10 @@ pub(super) fn find_score_output(
             describe_outputs(outputs)
         ));
     }
-    if of_texts && let Some(found) = classifier_output(&named, constraints) {
+    if of_texts && let Some(found) = classifier_output(&wanted, constraints) {
         return Ok(found);
     }
-    let tensors = named.iter().copied().filter(|outlet| is_float(outlet));
+    let tensors = wanted.iter().filter(|outlet| is_float(outlet));
     let mut found: Vec<ScoreOutput> = tensors.filter_map(|outlet| tensor_output(outlet, of_texts)).collect();
     if found.is_empty() {
         return Err(format!(
@@ -132,21 +128,26 @@ pub(super) fn find_score_output(
         ));
     }
     if constraints.output_name.is_none() {
-        retain_or_error(&mut found, |scores| !is_hidden_state(scores.layout.name()))?;
+        if !retain_if_any(&mut found, |scores| !is_hidden_state(scores.layout.name())) {
+            let names: Vec<&str> = found.iter().map(|scores| scores.layout.name()).collect();
+            return Err(format!(
+                "its outputs {names:?} are hidden states, not scores: the model has no classification head. Export the model with its head; if one of them holds scores, say which with output = \"NAME\" in model.toml"
+            ));
+        }
         if let Some(per_token) = constraints.per_token {
             retain_if_any(&mut found, |scores| scores.per_token == per_token);
         }
         retain_if_any(&mut found, |scores| constraints.accepts_width(scores.width));
         // A model of which nothing is said labels texts, if it has scores for texts.
         retain_if_any(&mut found, |scores| scores.per_token == constraints.per_token.unwrap_or(false));
-        if let Some(name) =
-            SCORE_OUTPUT_NAMES.iter().find(|name| found.iter().any(|scores| scores.layout.name() == **name))
-        {
-            retain_if_any(&mut found, |scores| scores.layout.name() == *name);
+        for name in SCORE_OUTPUT_NAMES {
+            if retain_if_any(&mut found, |scores| scores.layout.name() == name) {
+                break;
+            }
         }
     }
-    match &found[..] {
-        [only] => Ok(only.clone()),
+    match (found.pop(), &found[..]) {
+        (Some(only), []) => Ok(only),
         _ => Err(format!(
             "several of its outputs could be the scores: {}; say which with output = \"NAME\" in model.toml",
             describe_outputs(outputs)
@@ -163,26 +164,13 @@ impl OutputConstraints<'_> {
     }
 }
 
-/// Keeps the outputs that meet a condition, where there are any.
-fn retain_if_any(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) {
-    if found.iter().any(&condition) {
+/// Keeps the outputs that meet a condition, where there are any; false if there are none.
+fn retain_if_any(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) -> bool {
+    let any = found.iter().any(&condition);
+    if any {
         found.retain(condition);
     }
-}
-
-/// Keeps the outputs that meet a condition.
-///
-/// # Errors
-/// One sentence if there is none.
-fn retain_or_error(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) -> Result<(), String> {
-    if found.iter().any(&condition) {
-        found.retain(condition);
-        return Ok(());
-    }
-    let names: Vec<&str> = found.iter().map(|scores| scores.layout.name()).collect();
-    Err(format!(
-        "its outputs {names:?} are hidden states, not scores: the model has no classification head. Export the model with its head; if one of them holds scores, say which with output = \"NAME\" in model.toml"
-    ))
+    any
 }
 
 fn is_hidden_state(name: &str) -> bool {

@@ -1,13 +1,10 @@
 //! Where the runtime writes its record of a run, for a moment.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// What the names of these folders begin with.
 const DIR_NAME_PREFIX: &str = ".predictd-profile-";
-/// Names that are tried in each place.
-const MAX_NAME_ATTEMPTS: usize = 4;
 /// A folder that is older was left behind by a process that was killed: loads take less long.
 const STALE_AGE: Duration = Duration::from_hours(1);
 
@@ -20,29 +17,14 @@ impl ProfileDir {
     /// # Errors
     /// One sentence without paths: why it cannot be made in the last of them.
     pub(super) fn new(parents: &[PathBuf]) -> Result<Self, String> {
-        Self::with_names(parents, random_name)
-    }
-
-    fn with_names(parents: &[PathBuf], mut name: impl FnMut() -> io::Result<String>) -> Result<Self, String> {
-        let mut why = None;
+        let mut why = "there is no place".to_owned();
         for parent in parents {
-            for _ in 0..MAX_NAME_ATTEMPTS {
-                let created = name().and_then(|name| {
-                    let path = parent.join(name);
-                    std::fs::create_dir(&path).map(|()| path)
-                });
-                match created {
-                    Ok(path) => return Ok(Self(path)),
-                    // It was left behind, or is another process's.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => why = Some(error),
-                    Err(error) => {
-                        why = Some(error);
-                        break;
-                    }
-                }
+            match tempfile::Builder::new().prefix(DIR_NAME_PREFIX).tempdir_in(parent) {
+                // If it cannot be removed, the log has it.
+                Ok(created) => return Ok(Self(created.keep())),
+                Err(error) => why = error.kind().to_string(),
             }
         }
-        let why = why.map_or_else(|| "there is no place".to_owned(), |error| error.kind().to_string());
         Err(format!("no folder for the record of a run can be made in --data-dir or for temporary files: {why}"))
     }
 
@@ -56,12 +38,6 @@ impl Drop for ProfileDir {
     fn drop(&mut self) {
         remove_dir(&self.0);
     }
-}
-
-fn random_name() -> io::Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(format!("{DIR_NAME_PREFIX}{:016x}", u64::from_le_bytes(bytes)))
 }
 
 fn remove_dir(path: &Path) {
@@ -94,16 +70,12 @@ mod tests {
     }
 
     #[test]
-    fn profile_dir_taken_name_is_retried() {
+    fn profile_dir_made_in_first_possible_place_and_removed() {
         let place = tempfile::tempdir().unwrap();
         let places = [PathBuf::from("/nowhere"), place.path().to_owned()];
-        let first = ProfileDir::with_names(&places, || Ok("a".to_owned())).unwrap();
+        let [first, second] = [(); 2].map(|()| ProfileDir::new(&places).unwrap());
         assert!(first.file_prefix().parent().unwrap().is_dir());
-        let mut names = ["x", "a", "b"].into_iter();
-        let second = ProfileDir::with_names(&places, || Ok(names.next().unwrap().to_owned())).unwrap();
-        assert_eq!(second.0, place.path().join("b"));
-        let told = ProfileDir::with_names(&places, || Ok("a".to_owned())).err().unwrap();
-        assert!(told.ends_with("entity already exists") && !told.contains("nowhere"), "{told}");
+        assert_eq!((first.0.parent(), entry_count(place.path())), (second.0.parent(), 2));
         drop((first, second));
         assert_eq!(entry_count(place.path()), 0);
     }

@@ -33,7 +33,7 @@ const MATRIX_PRODUCT_OPERATORS: [&str; 22] = [
 const MIN_PRODUCTS_OF_TEN: usize = 9;
 
 /// The nodes of one run, by the provider that ran them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub(super) struct ProviderCoverage {
     /// All nodes.
     pub(super) nodes: BTreeMap<String, usize>,
@@ -42,21 +42,18 @@ pub(super) struct ProviderCoverage {
 }
 
 /// One entry of the record, of which there are other kinds.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct TraceEvent {
-    #[serde(default)]
     cat: String,
-    #[serde(default)]
     name: String,
-    #[serde(default)]
     args: TraceEventArgs,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct TraceEventArgs {
-    #[serde(default)]
     op_name: String,
-    #[serde(default)]
     provider: String,
 }
 
@@ -66,8 +63,8 @@ impl ProviderCoverage {
     /// # Errors
     /// One sentence, if it is no such record, or no node is in it.
     pub(super) fn parse(record: &[u8]) -> Result<Self, String> {
-        let unread = |error: serde_json::Error| format!("the runtime's record of a run cannot be read: {error}");
-        let events: Vec<TraceEvent> = serde_json::from_slice(record).map_err(unread)?;
+        let events: Vec<TraceEvent> = serde_json::from_slice(record)
+            .map_err(|error| format!("the runtime's record of a run cannot be read: {error}"))?;
         let mut ran = Self::default();
         // A node has other entries too, for what goes on around it.
         for TraceEvent { args, .. } in events.iter().filter(|e| e.cat == "Node" && e.name.ends_with("_kernel_time")) {

@@ -1,4 +1,4 @@
-//! Messages of `onnx.proto` (ONNX 1.x): the fields that are read here, and what a writer of small graphs needs besides.
+//! Messages of `onnx.proto` (ONNX 1.x): the fields that are read here.
 //!
 //! Nodes, attributes and initializers are `bytes` in the messages that hold them. They share the memory of the file, and
 //! each is decoded alone, when it is looked at. So inner graphs do not pile up in memory, the scan bounds their depth, and a
@@ -7,40 +7,31 @@
 #![expect(missing_docs, reason = "onnx.proto documents the fields")]
 
 use bytes::Bytes;
+use prost::Message;
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Message)]
 pub struct ModelProto {
-    #[prost(int64, tag = "1")]
-    pub ir_version: i64,
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
-    #[prost(bytes = "bytes", repeated, tag = "8")]
-    pub opset_import: Vec<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "20")]
     pub training_info: Vec<Bytes>,
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<FunctionProto>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Message)]
 pub struct GraphProto {
     /// Of `NodeProto`.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub node: Vec<Bytes>,
-    #[prost(string, tag = "2")]
-    pub name: String,
     /// Of `TensorProto`.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub initializer: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "11")]
-    pub input: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "12")]
-    pub output: Vec<Bytes>,
     #[prost(message, repeated, tag = "15")]
     pub sparse_initializer: Vec<SparseTensorProto>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Message)]
 pub struct FunctionProto {
     /// Of `NodeProto`.
     #[prost(bytes = "bytes", repeated, tag = "7")]
@@ -50,24 +41,20 @@ pub struct FunctionProto {
     pub attribute_proto: Vec<Bytes>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Message)]
 pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
-    #[prost(bytes = "bytes", tag = "3")]
-    pub name: Bytes,
     #[prost(string, tag = "4")]
     pub op_type: String,
     /// Of `AttributeProto`.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub attribute: Vec<Bytes>,
-    #[prost(bytes = "bytes", tag = "7")]
-    pub domain: Bytes,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Message)]
 pub struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
@@ -75,8 +62,6 @@ pub struct AttributeProto {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
-    #[prost(bytes = "bytes", tag = "4")]
-    pub s: Bytes,
     /// Parts of one `TensorProto`.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub t: Vec<Bytes>,
@@ -92,8 +77,6 @@ pub struct AttributeProto {
     pub tensors: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<GraphProto>,
-    #[prost(int32, tag = "20")]
-    pub r#type: i32,
     #[prost(message, optional, tag = "22")]
     pub sparse_tensor: Option<SparseTensorProto>,
     #[prost(message, repeated, tag = "23")]
@@ -101,7 +84,7 @@ pub struct AttributeProto {
 }
 
 /// Without the elements by their type: those are [`TensorElements`].
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Message)]
 pub struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
     pub dims: Vec<i64>,
@@ -118,7 +101,7 @@ pub struct TensorProto {
 }
 
 /// The fields of `TensorProto` that hold elements by their type. Decoded, they take up to eight times the bytes.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Message)]
 pub struct TensorElements {
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
@@ -132,7 +115,7 @@ pub struct TensorElements {
     pub double_data: Vec<f64>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Message)]
 pub struct SparseTensorProto {
     #[prost(message, optional, tag = "1")]
     pub values: Option<TensorProto>,
@@ -140,7 +123,7 @@ pub struct SparseTensorProto {
     pub indices: Option<TensorProto>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Message)]
 pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
     pub key: String,

@@ -5,7 +5,7 @@
 //! than the run of a cheap model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ort::session::RunOptions;
@@ -19,7 +19,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(25);
 #[derive(Default)]
 pub(super) struct Watchdog {
     entries: Mutex<Vec<WatchEntry>>,
-    next_id: AtomicU64,
 }
 
 /// How to end something.
@@ -31,9 +30,9 @@ pub(super) enum StopHandle {
 }
 
 struct WatchEntry {
-    id: u64,
     deadline: Instant,
     stop_handle: StopHandle,
+    /// Shared with the guard, and so what tells one entry from another.
     was_stopped: Arc<AtomicBool>,
     /// The flag of the runtime that it belongs to.
     owner_stopped: Arc<AtomicBool>,
@@ -49,7 +48,6 @@ pub(super) struct WatchdogHandle {
 /// Something under way. Dropping it ends the watch.
 pub(super) struct WatchGuard {
     watchdog: Arc<Watchdog>,
-    id: u64,
     was_stopped: Arc<AtomicBool>,
 }
 
@@ -94,18 +92,12 @@ impl WatchdogHandle {
     }
 
     /// Watches until the answer is dropped.
-    pub(super) fn watch(&self, deadline: Instant, stop: StopHandle) -> WatchGuard {
-        let Self { watchdog, is_stopping: ended } = self.clone();
-        let id = watchdog.next_id.fetch_add(1, Ordering::Relaxed);
-        let stopped = Arc::new(AtomicBool::new(false));
-        watchdog.entries.lock().push(WatchEntry {
-            id,
-            deadline,
-            stop_handle: stop,
-            was_stopped: Arc::clone(&stopped),
-            owner_stopped: ended,
-        });
-        WatchGuard { watchdog, id, was_stopped: stopped }
+    pub(super) fn watch(&self, deadline: Instant, stop_handle: StopHandle) -> WatchGuard {
+        let Self { watchdog, is_stopping: owner_stopped } = self.clone();
+        let was_stopped = Arc::<AtomicBool>::default();
+        let guard = WatchGuard { watchdog, was_stopped: Arc::clone(&was_stopped) };
+        guard.watchdog.entries.lock().push(WatchEntry { deadline, stop_handle, was_stopped, owner_stopped });
+        guard
     }
 
     /// True once nothing more shall be begun.
@@ -132,6 +124,6 @@ impl WatchGuard {
 
 impl Drop for WatchGuard {
     fn drop(&mut self) {
-        self.watchdog.entries.lock().retain(|watched| watched.id != self.id);
+        self.watchdog.entries.lock().retain(|watched| !Arc::ptr_eq(&watched.was_stopped, &self.was_stopped));
     }
 }

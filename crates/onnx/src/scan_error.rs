@@ -6,7 +6,7 @@ pub(super) const MAX_DEPTH: usize = 64;
 pub(super) const MAX_NODES: usize = 1_000_000;
 
 /// Why a file is not an acceptable ONNX graph.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ScanError {
     /// Cut off or not protobuf.
     #[error("it is damaged or not an ONNX file")]

@@ -120,8 +120,7 @@ impl OnnxSession {
         let batch = self.minimal_batch();
         self.run_graph(&batch, Instant::now() + PROBE_TIMEOUT, |_, outputs| {
             let Some(value) = outputs.get(CLASS_LABELS_OUTPUT) else { return Ok(ClassList::default()) };
-            let (names, numbers) = read_class_list(value).map_err(to_run_error)?;
-            Ok(ClassList { names, numbers })
+            read_class_list(value).map_err(to_run_error)
         })
     }
 

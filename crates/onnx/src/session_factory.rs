@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::DynValue;
 
-use super::cuda;
+use super::cuda::{self, GpuTarget};
 use super::run_watchdog::{StopHandle, WatchdogHandle};
 use super::session::ExecutionSite;
-use crate::runtime_settings::DeviceSettings;
 
 /// Time to make one session of a graph.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(2);
@@ -30,16 +30,9 @@ pub(super) struct SessionFactory {
     pub(super) threads: usize,
 }
 
-/// A GPU to make a session on.
-#[derive(Clone, Copy)]
-pub(super) struct GpuTarget<'a> {
-    pub(super) device_id: u32,
-    pub(super) devices: &'a DeviceSettings,
-}
-
 impl SessionFactory {
     /// A session on the cores. They share the weights.
-    pub(super) fn cpu_session(&self) -> ort::Result<ort::session::Session> {
+    pub(super) fn cpu_session(&self) -> ort::Result<Session> {
         let mut builder = self.session_builder()?;
         for (name, tensor) in &self.initializers {
             builder = builder.with_initializer(name, Arc::clone(tensor))?;
@@ -51,9 +44,8 @@ impl SessionFactory {
     }
 
     /// A session on a GPU, with weights of its own there. It writes a record of its runs to `profile`, if named.
-    pub(super) fn gpu_session(&self, on: GpuTarget<'_>, profile: Option<&Path>) -> ort::Result<ort::session::Session> {
-        let mut builder =
-            self.session_builder()?.with_execution_providers([cuda::provider(on.device_id, on.devices)])?;
+    pub(super) fn gpu_session(&self, on: GpuTarget<'_>, profile: Option<&Path>) -> ort::Result<Session> {
+        let mut builder = self.session_builder()?.with_execution_providers([cuda::provider(on)])?;
         if let Some(profile) = profile {
             builder = builder.with_profiling(profile)?;
         }
@@ -62,11 +54,11 @@ impl SessionFactory {
 
     /// A session on the cores that writes a record of its runs: what a GPU's is measured with can be tested without one.
     #[cfg(test)]
-    pub(super) fn profiled_cpu_session(&self, profile: &Path) -> ort::Result<ort::session::Session> {
+    pub(super) fn profiled_cpu_session(&self, profile: &Path) -> ort::Result<Session> {
         self.commit_session(self.session_builder()?.with_profiling(profile)?)
     }
 
-    fn commit_session(&self, mut builder: SessionBuilder) -> ort::Result<ort::session::Session> {
+    fn commit_session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
         if self.watchdog.is_stopping() {
             return Err(ort::Error::new("the server stops"));
         }
@@ -80,7 +72,7 @@ impl SessionFactory {
     /// One thread, which is the worker's own, and no spinning; warnings only (a session that logs
     /// more formats every message of every run, which costs 0.1 ms a run).
     fn session_builder(&self) -> ort::Result<SessionBuilder> {
-        Ok(ort::session::Session::builder(&self.environment)?
+        Ok(Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             .with_inter_threads(1)?

@@ -1,16 +1,17 @@
 //! A graph's constant tensors: shared between sessions, or read from files of its directory.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use ort::value::{DynValue, Tensor};
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use predictd_text::manifest::{Manifest, ManifestError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::external_data::ExternalTensor;
 use super::graph::decode_raw;
@@ -38,9 +39,11 @@ pub(super) fn read_external_files(
             let parts = relative_components(location)
                 .ok_or_else(|| error("external data must lie in the directory of the graph, or in one within it"))?;
             let content = read_regular_file(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
-            let content = content.map_err(|e| match e {
-                FileError::Io(system) => ManifestError::from_io(format!("{location:?}"), &system),
-                FileError::Rejected(reason) => error(reason),
+            let content = content.map_err(|failure| match Errno::from_io_error(&failure) {
+                // A link, or a directory that is none.
+                Some(Errno::LOOP | Errno::NOTDIR) => error(NOT_REGULAR_FILE),
+                Some(_) => ManifestError::from_io(format!("{location:?}"), &failure),
+                None => error(&failure.to_string()),
             })?;
             manifest.check_external_file(&parts.join("/"), &content)?;
             total += content.len() as u64;
@@ -56,7 +59,7 @@ pub(super) fn read_external_files(
 }
 
 /// The parts of a relative path that goes down only; nothing for any other path.
-pub(super) fn relative_components(location: &str) -> Option<Vec<&str>> {
+fn relative_components(location: &str) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for component in Path::new(location).components() {
         match component {
@@ -68,48 +71,26 @@ pub(super) fn relative_components(location: &str) -> Option<Vec<&str>> {
     (!parts.is_empty() && parts.len() <= MAX_DIRECTORY_DEPTH).then_some(parts)
 }
 
-/// Why a file is not read.
-enum FileError {
-    Io(io::Error),
-    Rejected(&'static str),
-}
-
-impl From<io::Error> for FileError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<rustix::io::Errno> for FileError {
-    fn from(error: rustix::io::Errno) -> Self {
-        match error {
-            // A link, or a directory that is none.
-            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Self::Rejected(NOT_REGULAR_FILE),
-            other => Self::Io(other.into()),
-        }
-    }
-}
-
 /// Reads a regular file with one link. No part of its path is a link. What is checked is the open file: another one may
 /// be put in its place meanwhile.
-fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, FileError> {
-    let Some((name, directories)) = parts.split_last() else { return Err(FileError::Rejected(NOT_REGULAR_FILE)) };
-    let mut at: OwnedFd = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> io::Result<Vec<u8>> {
+    let Some((name, directories)) = parts.split_last() else { return Err(io::Error::other(NOT_REGULAR_FILE)) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = openat(CWD, directory, flags, Mode::empty())?;
     for part in directories {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        at = openat(&at, *part, flags, Mode::empty())?;
+        at = openat(&at, *part, flags | OFlags::NOFOLLOW, Mode::empty())?;
     }
     // It does not wait for the other end of a pipe.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(&at, *name, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
-        return Err(FileError::Rejected(NOT_REGULAR_FILE));
+        return Err(io::Error::other(NOT_REGULAR_FILE));
     }
     let mut content = Vec::new();
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        return Err(FileError::Rejected("the external data is larger than 2 GiB"));
+        return Err(io::Error::other("the external data is larger than 2 GiB"));
     }
     Ok(content)
 }
@@ -123,22 +104,27 @@ pub(super) fn shared_tensors(scan: &GraphScan) -> ort::Result<Vec<(String, Arc<D
     constants
         .filter(|(_, constant)| constant.tensor.dims.len() >= 2 && !constant.tensor.raw_data.is_empty())
         .filter(|(name, _)| !scan.inner_constants.contains(*name))
-        .filter_map(|(name, constant)| Some((name, to_runtime_tensor(&constant.tensor).transpose()?)))
+        .filter_map(|(name, constant)| Some((name, to_runtime_tensor(&constant.tensor)?)))
         .map(|(name, value)| Ok((name.clone(), Arc::new(value?))))
         .collect()
 }
 
 /// `None` for element types that are not shared.
-fn to_runtime_tensor(tensor: &TensorProto) -> ort::Result<Option<DynValue>> {
-    let raw = &tensor.raw_data;
-    let dims = tensor.dims.clone();
-    Ok(Some(match tensor.data_type {
-        1 => Tensor::from_array((dims, decode_raw(raw, f32::from_le_bytes)))?.into_dyn(),
-        2 => Tensor::from_array((dims, raw.to_vec()))?.into_dyn(),
-        3 => Tensor::from_array((dims, decode_raw(raw, i8::from_le_bytes)))?.into_dyn(),
-        6 => Tensor::from_array((dims, decode_raw(raw, i32::from_le_bytes)))?.into_dyn(),
-        7 => Tensor::from_array((dims, decode_raw(raw, i64::from_le_bytes)))?.into_dyn(),
-        11 => Tensor::from_array((dims, decode_raw(raw, f64::from_le_bytes)))?.into_dyn(),
-        _ => return Ok(None),
-    }))
+fn to_runtime_tensor(tensor: &TensorProto) -> Option<ort::Result<DynValue>> {
+    Some(match tensor.data_type {
+        1 => from_raw(tensor, f32::from_le_bytes),
+        2 => from_raw(tensor, u8::from_le_bytes),
+        3 => from_raw(tensor, i8::from_le_bytes),
+        6 => from_raw(tensor, i32::from_le_bytes),
+        7 => from_raw(tensor, i64::from_le_bytes),
+        11 => from_raw(tensor, f64::from_le_bytes),
+        _ => return None,
+    })
+}
+
+fn from_raw<const N: usize, T: PrimitiveTensorElementType + fmt::Debug + Clone + 'static>(
+    tensor: &TensorProto,
+    decode: fn([u8; N]) -> T,
+) -> ort::Result<DynValue> {
+    Ok(Tensor::from_array((tensor.dims.clone(), decode_raw(&tensor.raw_data, decode)))?.into_dyn())
 }

@@ -14,24 +14,22 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// What tells one content of a file from another: device, inode, size, time of change.
 type FileStamp = Option<(u64, u64, u64, i64, i64)>;
 
-type LoadFn<T> = Box<dyn Fn() -> Result<T, String> + Send + Sync>;
-
 /// A value made from files, and made again when they change.
 pub struct FileWatcher<T> {
     description: &'static str,
     paths: Vec<PathBuf>,
-    load: LoadFn<T>,
+    load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     value: RwLock<Arc<T>>,
     last_stamps: Mutex<Vec<FileStamp>>,
 }
 
 impl<T: Send + Sync + 'static> FileWatcher<T> {
-    /// Loads the value. `what` it is, for the log.
+    /// Loads the value. `description` says what it is, for the log.
     ///
     /// # Errors
     /// What `load` says.
     pub fn open(
-        what: &'static str,
+        description: &'static str,
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, String> {
@@ -39,7 +37,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
         let seen = file_stamps(&paths);
         let value = Arc::new(load()?);
         Ok(Arc::new(Self {
-            description: what,
+            description,
             paths,
             load: Box::new(load),
             value: RwLock::new(value),
@@ -59,17 +57,10 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
         if *self.last_stamps.lock() == now {
             return;
         }
-        let what = self.description;
         if now.contains(&None) {
-            tracing::warn!(what, "file removed; previous content stays in use");
+            tracing::warn!(what = self.description, "file removed; previous content stays in use");
         } else {
-            match (self.load)() {
-                Ok(value) => {
-                    *self.value.write() = Arc::new(value);
-                    tracing::info!(what, "changed files reloaded");
-                }
-                Err(error) => tracing::error!(what, error, "changed files invalid; previous content stays in use"),
-            }
+            self.replace_value("changed files reloaded", "changed files invalid; previous content stays in use");
         }
         *self.last_stamps.lock() = now;
     }
@@ -77,15 +68,19 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
     /// Reads the files again, whether they have changed or not. What cannot be loaded leaves the value as it is.
     pub fn reload(&self) {
         let now = file_stamps(&self.paths);
+        self.replace_value("files reloaded on signal", "reloaded files invalid; previous content stays in use");
+        *self.last_stamps.lock() = now;
+    }
+
+    fn replace_value(&self, replaced: &str, invalid: &str) {
         let what = self.description;
         match (self.load)() {
             Ok(value) => {
                 *self.value.write() = Arc::new(value);
-                tracing::info!(what, "files reloaded on signal");
+                tracing::info!(what, "{replaced}");
             }
-            Err(error) => tracing::error!(what, error, "reloaded files invalid; previous content stays in use"),
+            Err(error) => tracing::error!(what, error, "{invalid}"),
         }
-        *self.last_stamps.lock() = now;
     }
 
     /// Polls the files every second until the value is dropped.

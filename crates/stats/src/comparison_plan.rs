@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances, larger_variances};
+use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances, larger_variances, to_f64};
 
 /// Chance of a false alarm over the whole experiment, however often someone looks.
 pub const DEFAULT_ALPHA: f64 = 0.05;
@@ -12,16 +12,19 @@ pub const DEFAULT_POWER: f64 = 0.9;
 /// What a comparison is to find.
 ///
 /// It must be fixed before the first feedback and not be changed by what the feedback says: the shape of the
-/// confidence sequence ([`ComparisonPlan::mixture`]) follows from it, and the sequence is valid only for a shape that does not
+/// confidence sequence (`mixture`) follows from it, and the sequence is valid only for a shape that does not
 /// depend on the data. It follows from the least difference, `alpha` and `power` alone: a wrong guess of the accuracy
 /// or other weights change how long it takes, never the validity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ComparisonPlan {
     baseline_accuracy: f64,
-    min_effect: f64,
+    /// The least difference worth finding, a fraction.
+    pub(super) min_effect: f64,
     weights: [f64; 2],
-    alpha: f64,
-    power: f64,
+    /// Chance of a false alarm of this comparison.
+    pub(super) alpha: f64,
+    /// Chance that the least difference is found within the planned feedback.
+    pub(super) power: f64,
 }
 
 /// Answers with feedback, of each arm.
@@ -51,27 +54,8 @@ impl ComparisonPlan {
 
     /// The plan of one of so many comparisons that share `alpha` (Bonferroni).
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "arms are few")]
     pub fn with_bonferroni(self, comparisons: usize) -> Self {
-        Self { alpha: self.alpha / comparisons.max(1) as f64, ..self }
-    }
-
-    /// The least difference worth finding, a fraction.
-    #[must_use]
-    pub fn min_effect(&self) -> f64 {
-        self.min_effect
-    }
-
-    /// Chance of a false alarm of this comparison.
-    #[must_use]
-    pub fn alpha(&self) -> f64 {
-        self.alpha
-    }
-
-    /// Chance that the least difference is found within what is [`needed`](Self::planned_sample_sizes).
-    #[must_use]
-    pub fn power(&self) -> f64 {
-        self.power
+        Self { alpha: self.alpha / to_f64(comparisons.max(1) as u64), ..self }
     }
 
     /// `r` of [`compare`](super::difference::compare_accuracies), an information (1 / variance of the difference): such that the
@@ -79,25 +63,16 @@ impl ComparisonPlan {
     ///
     /// It is the planned information / (-2 ln α + ln(1 - 2 ln α)): Waudby-Smith et al. 2024 on the choice of ρ, where
     /// ρ² is 1/r.
-    #[must_use]
-    pub fn mixture(&self) -> f64 {
+    pub(super) fn mixture(&self) -> f64 {
         self.planned_information() / self.mixture_divisor()
-    }
-
-    /// Feedback needed so that the sequence excludes 0 within it with the planned power, if the difference is the
-    /// least worth finding, in whichever direction takes more.
-    #[must_use]
-    pub fn planned_sample_sizes(&self) -> SampleSizes {
-        self.remaining_sample_sizes(FeedbackCounts::default(), FeedbackCounts::default())
     }
 
     /// Feedback still to come until what was planned: by the accuracies seen so far if both arms have the minimum,
     /// by those planned otherwise. Nothing once the planned certainty is reached.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn remaining_sample_sizes(&self, control: FeedbackCounts, treatment: FeedbackCounts) -> SampleSizes {
         let seen = control.answers.min(treatment.answers) >= MIN_ANSWERS_PER_ARM;
-        let sizes = [control.answers, treatment.answers].map(|answers| answers as f64);
+        let sizes = [control, treatment].map(|arm| to_f64(arm.answers));
         let [of_control, of_treatment] = self.weights;
         let variances = if seen {
             answer_variances([control, treatment].map(FeedbackCounts::smoothed_accuracy), sizes)
@@ -158,6 +133,14 @@ fn normal_upper_quantile(chance: f64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 mod tests {
     use super::*;
+
+    impl ComparisonPlan {
+        /// Feedback needed so that the sequence excludes 0 within it with the planned power, if the difference is the
+        /// least worth finding, in whichever direction takes more.
+        pub(crate) fn planned_sample_sizes(&self) -> SampleSizes {
+            self.remaining_sample_sizes(FeedbackCounts::default(), FeedbackCounts::default())
+        }
+    }
 
     fn plan(base: f64, weights: [f64; 2]) -> ComparisonPlan {
         ComparisonPlan::new(base, 0.03, weights, DEFAULT_ALPHA, DEFAULT_POWER).unwrap()
@@ -226,7 +209,7 @@ mod tests {
     fn bonferroni_several_arms_divides_alpha() {
         let one = plan(0.9, [1.0, 1.0]);
         let four = plan(0.9, [1.0, 1.0]).with_bonferroni(4);
-        assert!((four.alpha() - 0.0125).abs() < 1e-12);
+        assert!((four.alpha - 0.0125).abs() < 1e-12);
         assert!(four.planned_sample_sizes().control > one.planned_sample_sizes().control);
         assert_eq!(one.with_bonferroni(0), one);
     }

@@ -10,7 +10,7 @@
 //! are not comparable: a change of weights is a new experiment.
 
 use super::comparison_plan::ComparisonPlan;
-use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances};
+use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances, to_f64};
 use super::interval::ConfidenceInterval;
 
 /// How much more often the treatment is right than the control.
@@ -57,7 +57,6 @@ impl AccuracyDifference {
 /// wrong answers; both the joint accuracy where that makes V larger) and the information I = 1/V, the half width is
 /// sqrt((I + r)/I² · ln((I + r)/(r α²))), and p = sqrt((I + r)/r) · exp(-I²d²/(2 (I + r))).
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn compare_accuracies(
     control: FeedbackCounts,
     treatment: FeedbackCounts,
@@ -67,12 +66,12 @@ pub fn compare_accuracies(
         return None;
     }
     let estimate = treatment.accuracy()? - control.accuracy()?;
-    let sizes = [control.answers, treatment.answers].map(|answers| answers as f64);
+    let sizes = [control, treatment].map(|arm| to_f64(arm.answers));
     let variances = answer_variances([control, treatment].map(FeedbackCounts::smoothed_accuracy), sizes);
     let variance: f64 = variances.iter().zip(sizes).map(|(variance, size)| variance / size).sum();
     let information = 1.0 / variance;
     let r = plan.mixture();
-    let alpha = plan.alpha();
+    let alpha = plan.alpha;
     let grown = (information + r) / r;
     let half = ((information + r) * (grown / (alpha * alpha)).ln()).sqrt() / information;
     let evidence = (information * estimate).powi(2) / (2.0 * (information + r)) - 0.5 * grown.ln();
@@ -87,8 +86,8 @@ pub fn compare_accuracies(
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 mod tests {
     use super::super::comparison_plan::{DEFAULT_ALPHA, DEFAULT_POWER};
-    use super::super::simulation::ArmSimulator;
     use super::*;
+    use crate::tests::simulation::ArmSimulator;
 
     const ANSWERS_PER_LOOK: u64 = 100;
 

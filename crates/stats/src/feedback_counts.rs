@@ -26,16 +26,25 @@ pub struct FeedbackCounts {
 impl FeedbackCounts {
     /// The part that was right; nothing without an answer.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn accuracy(self) -> Option<f64> {
-        (self.answers > 0).then(|| self.correct.min(self.answers) as f64 / self.answers as f64)
+        ratio(self.correct.min(self.answers), self.answers)
     }
 
     /// The accuracy with [`SMOOTHING_ANSWERS`], so that an arm that was always right is not taken as certain.
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub(super) fn smoothed_accuracy(self) -> f64 {
-        (self.correct.min(self.answers) as f64 + SMOOTHING_ANSWERS) / (self.answers as f64 + 2.0 * SMOOTHING_ANSWERS)
+        (to_f64(self.correct.min(self.answers)) + SMOOTHING_ANSWERS) / (to_f64(self.answers) + 2.0 * SMOOTHING_ANSWERS)
     }
+}
+
+/// A part of a whole; nothing if the whole is nothing.
+pub(super) fn ratio(some: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| to_f64(some) / to_f64(all))
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(super) fn to_f64(count: u64) -> f64 {
+    count as f64
 }
 
 /// Variances of one answer in each arm: the arms' own, or that of both together if that makes the difference less sure.

@@ -1,5 +1,7 @@
 //! How sure a proportion is.
 
+use super::feedback_counts::{FeedbackCounts, to_f64};
+
 /// What holds a true value; both ends are fractions, or differences of fractions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ConfidenceInterval {
@@ -18,13 +20,11 @@ pub const Z_SCORE_95: f64 = 1.959_964;
 /// [`compare`](super::difference::compare_accuracies). E. B. Wilson, "Probable inference, the law of succession, and statistical
 /// inference", 1927.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn wilson_interval(correct: u64, answers: u64, z: f64) -> ConfidenceInterval {
-    if answers == 0 {
+    let Some(share) = (FeedbackCounts { correct, answers }).accuracy() else {
         return ConfidenceInterval { low: 0.0, high: 1.0 };
-    }
-    let n = answers as f64;
-    let share = correct.min(answers) as f64 / answers as f64;
+    };
+    let n = to_f64(answers);
     let shrunk = 1.0 + z * z / n;
     let middle = (share + z * z / (2.0 * n)) / shrunk;
     let half = z / shrunk * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();

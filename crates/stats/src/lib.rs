@@ -30,7 +30,8 @@ pub use feedback_counts::FeedbackCounts;
 pub use interval::ConfidenceInterval;
 pub use sample_ratio::sample_ratio_mismatch;
 pub use user_sample::UserSample;
-pub use verdict::{Verdict, evaluate_arms};
 
 #[cfg(test)]
-mod simulation;
+mod tests {
+    pub(super) mod simulation;
+}

@@ -6,14 +6,8 @@ const MAX_DECIMALS: usize = 6;
 /// `12345` as "12,345".
 pub(super) fn fmt_thousands(number: u64) -> String {
     let digits = number.to_string();
-    let mut written = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            written.push(',');
-        }
-        written.push(digit);
-    }
-    written
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }
 
 /// Two digits and zeros, rounded up: `1873` as "1,900".

@@ -1,9 +1,10 @@
 //! Whether a model knows how often it is right: its confidence against its accuracy.
 
+use super::feedback_counts::to_f64;
 use super::interval::ConfidenceInterval;
 
 /// Bins of equal width.
-pub const BIN_COUNT: usize = 15;
+const BIN_COUNT: usize = 15;
 
 /// Answers of similar confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -38,8 +39,7 @@ impl ReliabilityDiagram {
     pub fn from_sums(sums: impl IntoIterator<Item = (usize, ReliabilityBin)>) -> Option<Self> {
         let mut bins = Self::default();
         for (number, more) in sums {
-            #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-            let most = more.count as f64 * (1.0 + 1e-6);
+            let most = to_f64(more.count) * (1.0 + 1e-6);
             if !(0.0..=most).contains(&more.confidence) || more.correct > more.count {
                 return None;
             }
@@ -51,24 +51,10 @@ impl ReliabilityDiagram {
         Some(bins)
     }
 
-    /// Adds an answer. A confidence that is no number is left out, others are brought to 0 to 1.
-    pub fn add(&mut self, confidence: f64, correct: bool) {
-        if confidence.is_nan() {
-            return;
-        }
-        let confidence = confidence.clamp(0.0, 1.0);
-        if let Some(bin) = self.0.get_mut(bin_index(confidence)) {
-            bin.count += 1;
-            bin.confidence += confidence;
-            bin.correct += u64::from(correct);
-        }
-    }
-
     /// Every bin with the confidences that belong there: what a reliability diagram shows.
-    #[expect(clippy::cast_precision_loss, reason = "there are 15")]
     pub fn iter(&self) -> impl Iterator<Item = (ConfidenceInterval, ReliabilityBin)> {
         self.0.iter().enumerate().map(|(index, &bin)| {
-            let [low, high] = [index, index + 1].map(|edge| edge as f64 / BIN_COUNT as f64);
+            let [low, high] = [index, index + 1].map(|edge| to_f64(edge as u64) / to_f64(BIN_COUNT as u64));
             (ConfidenceInterval { low, high }, bin)
         })
     }
@@ -79,11 +65,10 @@ impl ReliabilityDiagram {
     /// AAAI 2015; 15 bins as in C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural
     /// networks", ICML 2017, equation (3). With few answers it is too large: chance alone moves a bin's accuracy.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn expected_calibration_error(&self) -> Option<f64> {
         let answers: u64 = self.0.iter().map(|bin| bin.count).sum();
-        let apart: f64 = self.0.iter().map(|bin| (bin.confidence - bin.correct as f64).abs()).sum();
-        (answers > 0).then(|| apart / answers as f64)
+        let apart: f64 = self.0.iter().map(|bin| (bin.confidence - to_f64(bin.correct)).abs()).sum();
+        (answers > 0).then(|| apart / to_f64(answers))
     }
 }
 
@@ -91,13 +76,17 @@ impl ReliabilityDiagram {
 mod tests {
     use super::*;
 
+    /// From answers: the confidence of each, and whether it was right.
+    fn diagram(answers: impl IntoIterator<Item = (f64, bool)>) -> ReliabilityDiagram {
+        let bin = |confidence, correct: bool| ReliabilityBin { count: 1, confidence, correct: correct.into() };
+        let bins = answers.into_iter().map(|(confidence, correct)| (bin_index(confidence), bin(confidence, correct)));
+        ReliabilityDiagram::from_sums(bins).unwrap()
+    }
+
     #[test]
     fn calibration_error_hand_computed_matches() {
-        let mut bins = ReliabilityDiagram::default();
-        assert_eq!(bins.expected_calibration_error(), None);
-        for (confidence, correct) in [(0.95, true), (0.97, false), (0.55, true), (0.55, false)] {
-            bins.add(confidence, correct);
-        }
+        assert_eq!(ReliabilityDiagram::default().expected_calibration_error(), None);
+        let bins = diagram([(0.95, true), (0.97, false), (0.55, true), (0.55, false)]);
         // Two answers of 0.96 on average, half right, and two of 0.55, half right.
         let ece = bins.expected_calibration_error().unwrap();
         assert!((ece - 0.255).abs() < 1e-12, "{ece}");
@@ -105,10 +94,7 @@ mod tests {
 
     #[test]
     fn calibration_error_calibrated_model_is_zero() {
-        let mut bins = ReliabilityDiagram::default();
-        for answer in 0..1_000 {
-            bins.add(0.9, answer % 10 != 0);
-        }
+        let bins = diagram((0..1_000).map(|answer| (0.9, answer % 10 != 0)));
         assert!(bins.expected_calibration_error().unwrap() < 1e-9);
     }
 
@@ -117,10 +103,7 @@ mod tests {
         for (confidence, bin) in [(0.0, 0), (0.066, 0), (1.0 / 15.0, 1), (0.5, 7), (0.999, 14), (1.0, 14), (2.0, 14)] {
             assert_eq!(bin_index(confidence), bin, "{confidence}");
         }
-        let mut bins = ReliabilityDiagram::default();
-        for confidence in [f64::NAN, -3.0, 7.0] {
-            bins.add(confidence, true);
-        }
+        let bins = diagram([(0.0, true), (1.0, true)]);
         let counts: Vec<u64> = bins.iter().map(|(_, bin)| bin.count).collect();
         assert_eq!((counts[0], counts[14], counts.iter().sum()), (1, 1, 2));
         assert!(bins.iter().last().is_some_and(|(ends, _)| (ends.high - 1.0).abs() < 1e-12));
@@ -128,10 +111,7 @@ mod tests {
 
     #[test]
     fn from_sums_valid_equal_and_invalid_refused() {
-        let mut bins = ReliabilityDiagram::default();
-        for confidence in [0.1, 0.4, 0.41, 1.0] {
-            bins.add(confidence, confidence > 0.4);
-        }
+        let bins = diagram([(0.1, false), (0.4, false), (0.41, true), (1.0, true)]);
         let sums: Vec<_> = bins.iter().enumerate().map(|(number, (_, bin))| (number, bin)).collect();
         assert_eq!(ReliabilityDiagram::from_sums(sums.clone()), Some(bins));
         assert_eq!(

@@ -5,11 +5,13 @@
 
 use statrs::function::gamma::ln_gamma;
 
+use super::feedback_counts::to_f64;
+
 /// A chance below which the counts do not fit the weights.
 ///
 /// It is small because a mismatch makes everything else worthless, and because a [full sample](super::user_sample) is a new
 /// test as its users are replaced.
-pub const MISMATCH_P_VALUE: f64 = 0.001;
+const MISMATCH_P_VALUE: f64 = 0.001;
 
 /// Users that the prior is worth: a mismatch of a few points is what it expects. Among concentrations, this one finds
 /// the smallest mismatch with 4,096 users at [`MISMATCH_P_VALUE`] (as `Plan::mixture`: 4,096 / (-2 ln α + ln(1 - 2 ln α))).
@@ -22,16 +24,15 @@ const PRIOR_CONCENTRATION: f64 = 250.0;
 /// every look at counts that only grow. M. Lindon, A. Malek, "Anytime-valid inference for multinomial count data",
 /// `NeurIPS` 2022 (a preprint of 2020).
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn sample_ratio_p_value(counts: &[u64], weights: &[f64]) -> Option<f64> {
     let total: f64 = weights.iter().sum();
     if counts.len() != weights.len() || !weights.iter().all(|&weight| weight >= 0.0) || !total.is_normal() {
         return None;
     }
-    let users: f64 = counts.iter().map(|&count| count as f64).sum();
+    let users: f64 = counts.iter().copied().map(to_f64).sum();
     let mut factor = ln_gamma(PRIOR_CONCENTRATION) - ln_gamma(PRIOR_CONCENTRATION + users);
     for (&count, &weight) in counts.iter().zip(weights) {
-        let count = count as f64;
+        let count = to_f64(count);
         let share = weight / total;
         if share > 0.0 {
             let prior = PRIOR_CONCENTRATION * share;

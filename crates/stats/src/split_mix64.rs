@@ -26,8 +26,9 @@ impl SplitMix64 {
     }
 
     /// From 0 up to 1.
+    #[cfg(test)]
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
-    pub fn next_f64(&mut self) -> f64 {
+    pub(crate) fn next_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 

@@ -15,7 +15,6 @@
 //! with a chance of about 0.0005 at a threshold of 0.001: over a growth from 4,096 to 4 million users, 0.4 %.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// Users kept, unless one says otherwise: about 60 kB. A split of 54/46 instead of 50/50 is found in eight of ten full
 /// samples; 52/48 needs four times as many users to be found as surely.
@@ -55,10 +54,10 @@ impl UserSample {
         if hash > self.max_hash {
             return;
         }
-        self.arms
-            .entry(hash)
-            .and_modify(|known| *known = if *known == arm { arm } else { SEVERAL_ARMS })
-            .or_insert(arm);
+        let known = self.arms.entry(hash).or_insert(arm);
+        if *known != arm {
+            *known = SEVERAL_ARMS;
+        }
         self.trim();
     }
 
@@ -67,12 +66,7 @@ impl UserSample {
     pub fn merge(&mut self, other: &Self) {
         self.capacity = self.capacity.min(other.capacity);
         self.trim();
-        for (&hash, &arm) in &other.arms {
-            if hash > self.max_hash {
-                break;
-            }
-            self.insert(hash, arm);
-        }
+        other.arms.iter().for_each(|(&hash, &arm)| self.insert(hash, arm));
     }
 
     /// Users in each of so many arms, numbered from 0.
@@ -118,23 +112,21 @@ impl UserSample {
     ///
     /// # Errors
     ///
-    /// What cannot have been stored by [`to_bytes`](Self::to_bytes) from such a sample.
-    pub fn from_bytes(bytes: &[u8], capacity: usize) -> Result<Self, UserSampleError> {
+    /// One sentence, of what cannot have been stored by [`to_bytes`](Self::to_bytes) from such a sample.
+    pub fn from_bytes(bytes: &[u8], capacity: usize) -> Result<Self, String> {
         let (entries, rest) = bytes.as_chunks::<ENTRY_BYTES>();
         if !rest.is_empty() {
-            return Err(UserSampleError::InvalidLength(bytes.len()));
+            return Err(format!("a sample of users cannot have {} bytes", bytes.len()));
         }
         if entries.len() > capacity {
-            return Err(UserSampleError::TooManyUsers(entries.len()));
+            return Err(format!("a sample with too many users: {}", entries.len()));
         }
         let mut sample = Self::new(capacity);
-        let mut last = None;
         for &[hash @ .., arm] in entries {
             let hash = u64::from_be_bytes(hash);
-            if last.is_some_and(|last| hash <= last) {
-                return Err(UserSampleError::UnsortedHashes);
+            if sample.arms.last_key_value().is_some_and(|(&last, _)| hash <= last) {
+                return Err("a sample of users whose hashes do not ascend".to_owned());
             }
-            last = Some(hash);
             sample.arms.insert(hash, arm);
         }
         sample.trim();
@@ -150,29 +142,6 @@ impl UserSample {
         }
     }
 }
-
-/// Why stored bytes are no sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserSampleError {
-    /// So many bytes are no whole number of users.
-    InvalidLength(usize),
-    /// More users than the capacity.
-    TooManyUsers(usize),
-    /// Hashes that do not ascend.
-    UnsortedHashes,
-}
-
-impl fmt::Display for UserSampleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InvalidLength(bytes) => write!(f, "a sample of users cannot have {bytes} bytes"),
-            Self::TooManyUsers(users) => write!(f, "a sample with too many users: {users}"),
-            Self::UnsortedHashes => f.write_str("a sample of users whose hashes do not ascend"),
-        }
-    }
-}
-
-impl std::error::Error for UserSampleError {}
 
 #[cfg(test)]
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
@@ -240,10 +209,11 @@ mod tests {
             assert_eq!(UserSample::from_bytes(&bytes, 64).unwrap(), known);
         }
         let bytes = random_sample(64, 0.5, 64, &mut SplitMix64(1)).to_bytes();
-        assert_eq!(UserSample::from_bytes(&bytes[1..], 64), Err(UserSampleError::InvalidLength(575)));
-        assert_eq!(UserSample::from_bytes(&bytes, 63), Err(UserSampleError::TooManyUsers(64)));
+        let refused = |bytes: &[u8], capacity| UserSample::from_bytes(bytes, capacity).unwrap_err();
+        assert_eq!(refused(&bytes[1..], 64), "a sample of users cannot have 575 bytes");
+        assert_eq!(refused(&bytes, 63), "a sample with too many users: 64");
         let twice = [&bytes[..9], &bytes[..9]].concat();
-        assert_eq!(UserSample::from_bytes(&twice, 64), Err(UserSampleError::UnsortedHashes));
+        assert_eq!(refused(&twice, 64), "a sample of users whose hashes do not ascend");
     }
 
     /// In what part of the streams a mismatch with 50/50 is found, by looks whenever the users have grown by 5 %.

@@ -9,7 +9,7 @@ use super::interval::ConfidenceInterval;
 use super::number_format::{fmt_effect, fmt_p_value, fmt_percent, fmt_points, fmt_rounded_up, fmt_thousands};
 
 /// An arm and the feedback that it got.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ArmAccuracy {
     /// What it is called.
     pub name: String,
@@ -17,99 +17,53 @@ pub struct ArmAccuracy {
     pub counts: FeedbackCounts,
 }
 
-/// What can be said of one arm against the control. [`fmt::Display`] gives one or two sentences.
-#[derive(Debug, Clone, PartialEq)]
+impl ArmAccuracy {
+    fn accuracy(&self) -> f64 {
+        self.counts.accuracy().unwrap_or(0.0)
+    }
+}
+
+/// What can be said of one arm against the control, in one or two sentences.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Users are not spread as the weights say: nothing else counts.
-    Mismatch {
-        /// The chance of such a spread where nothing is broken.
-        p: f64,
-    },
-    /// An arm has less than the minimum.
-    InsufficientFeedback {
-        /// Answers with feedback of the arm that has fewer.
-        answers: u64,
-    },
+    Mismatch(String),
     /// The arm is better than the control.
-    Better(SignificantDifference),
+    Better(String),
     /// The arm is worse than the control.
-    Worse(SignificantDifference),
-    /// Whatever the difference is, it is less than the least worth finding.
-    Equivalent {
-        /// What holds the difference, a difference of fractions.
-        interval: ConfidenceInterval,
-        /// The least difference worth finding, a fraction.
-        min_effect: f64,
-    },
-    /// One cannot tell, and more feedback would help.
-    NeedsMoreFeedback {
-        /// What holds the difference, a difference of fractions.
-        interval: ConfidenceInterval,
-        /// The least difference worth finding, a fraction.
-        min_effect: f64,
-        /// Answers with feedback of both arms together that the plan still lacks.
-        remaining_answers: u64,
-    },
-    /// One cannot tell, though there is as much feedback as planned.
-    Inconclusive {
-        /// What holds the difference, a difference of fractions.
-        interval: ConfidenceInterval,
-        /// The least difference worth finding, a fraction.
-        min_effect: f64,
-        /// The chance with which the plan finds it.
-        power: f64,
-    },
+    Worse(String),
+    /// Neither: there is too little feedback, or no difference worth finding, or one cannot tell.
+    Undecided(String),
 }
 
-/// Two arms that differ.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SignificantDifference {
-    /// The arm.
-    pub arm: ArmAccuracy,
-    /// The control.
-    pub control: ArmAccuracy,
-    /// What holds the difference (arm - control), a difference of fractions.
-    pub interval: ConfidenceInterval,
+impl Verdict {
+    /// True if the arm is better than the control, false if it is worse.
+    #[must_use]
+    pub fn is_better(&self) -> Option<bool> {
+        match self {
+            Self::Better(_) => Some(true),
+            Self::Worse(_) => Some(false),
+            Self::Mismatch(_) | Self::Undecided(_) => None,
+        }
+    }
 }
 
-/// What can be said of all arms. [`fmt::Display`] gives one or two sentences.
-#[derive(Debug, Clone, PartialEq)]
-pub enum OverallVerdict {
-    /// There is one arm but the control, and this is said of it.
-    SingleArm(Verdict),
-    /// Users are not spread as the weights say.
-    Mismatch {
-        /// The chance of such a spread where nothing is broken.
-        p: f64,
-    },
-    /// Some arms are better than the control.
-    Best {
-        /// Of those, the one that was right most often.
-        best: ArmAccuracy,
-        /// How many are better.
-        better_count: usize,
-        /// The control's name.
-        control: String,
-    },
-    /// All are worse than the control.
-    KeepControl {
-        /// The control's name.
-        control: String,
-    },
-    /// None is better than the control as far as one can tell.
-    NoneBetter {
-        /// The control's name.
-        control: String,
-    },
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Mismatch(said) | Self::Better(said) | Self::Worse(said) | Self::Undecided(said)) = self;
+        f.write_str(said)
+    }
 }
 
 /// What can be said of an experiment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ExperimentVerdict {
     /// Of every arm but the control, in the order given.
     pub arm_verdicts: Vec<Verdict>,
-    /// Of all of them.
-    pub overall: OverallVerdict,
+    /// Those arms.
+    arms: Vec<ArmAccuracy>,
+    /// The control's name.
+    control: String,
 }
 
 /// Compares every arm with the control, each by the plan of an experiment with that arm alone: alpha is divided here
@@ -121,162 +75,101 @@ pub fn evaluate_arms(
     arms: &[(ArmAccuracy, ComparisonPlan)],
     mismatch: Option<f64>,
 ) -> ExperimentVerdict {
-    if let Some(p) = mismatch {
-        return ExperimentVerdict {
-            arm_verdicts: vec![Verdict::Mismatch { p }; arms.len()],
-            overall: OverallVerdict::Mismatch { p },
-        };
-    }
-    let each: Vec<_> =
-        arms.iter().map(|(arm, plan)| evaluate_arm(control, arm, &plan.with_bonferroni(arms.len()))).collect();
-    let better: Vec<&ArmAccuracy> = each
-        .iter()
-        .filter_map(|verdict| if let Verdict::Better(compared) = verdict { Some(&compared.arm) } else { None })
-        .collect();
-    let accuracies = better.iter().map(|&arm| (arm, arm.counts.accuracy().unwrap_or(0.0)));
-    let best = accuracies.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(arm, _)| arm);
-    let control = control.name.clone();
-    let overall = match (&each[..], best) {
-        ([one], _) => OverallVerdict::SingleArm(one.clone()),
-        (_, Some(best)) => OverallVerdict::Best { best: best.clone(), better_count: better.len(), control },
-        ([_, ..], None) if each.iter().all(|verdict| matches!(verdict, Verdict::Worse(_))) => {
-            OverallVerdict::KeepControl { control }
-        }
-        _ => OverallVerdict::NoneBetter { control },
+    let evaluate = |(arm, plan): &(ArmAccuracy, ComparisonPlan)| match mismatch {
+        Some(p) => Verdict::Mismatch(format!(
+            "Do not trust this comparison: users are not spread as the weights say ({}).",
+            fmt_p_value(p)
+        )),
+        None => evaluate_arm(control, arm, &plan.with_bonferroni(arms.len())),
     };
-    ExperimentVerdict { arm_verdicts: each, overall }
+    ExperimentVerdict {
+        arm_verdicts: arms.iter().map(evaluate).collect(),
+        arms: arms.iter().map(|(arm, _)| arm.clone()).collect(),
+        control: control.name.clone(),
+    }
 }
 
 fn evaluate_arm(control: &ArmAccuracy, arm: &ArmAccuracy, plan: &ComparisonPlan) -> Verdict {
     let Some(difference) = compare_accuracies(control.counts, arm.counts, plan) else {
-        return Verdict::InsufficientFeedback { answers: control.counts.answers.min(arm.counts.answers) };
+        return Verdict::Undecided(format!(
+            "Too little feedback: {} of at least {} labelled answers for each arm.",
+            fmt_thousands(control.counts.answers.min(arm.counts.answers)),
+            fmt_thousands(MIN_ANSWERS_PER_ARM)
+        ));
     };
-    let interval = difference.interval;
-    let min_effect = plan.min_effect();
-    let significant = SignificantDifference { arm: arm.clone(), control: control.clone(), interval };
+    let ConfidenceInterval { low, high } = difference.interval;
+    let between = format!("between {} and {} points", fmt_points(low), fmt_points(high));
+    let effect = fmt_effect(plan.min_effect);
     match difference.outcome() {
-        ComparisonOutcome::Better => Verdict::Better(significant),
-        ComparisonOutcome::Worse => Verdict::Worse(significant),
-        ComparisonOutcome::Inconclusive if interval.low > -min_effect && interval.high < min_effect => {
-            Verdict::Equivalent { interval, min_effect }
-        }
+        ComparisonOutcome::Better => Verdict::Better(significant_sentence(control, arm, "better", &between)),
+        ComparisonOutcome::Worse => Verdict::Worse(significant_sentence(control, arm, "worse", &between)),
+        ComparisonOutcome::Inconclusive if low > -plan.min_effect && high < plan.min_effect => Verdict::Undecided(
+            format!("There is no difference worth finding: it is {between}, less than {effect} either way."),
+        ),
         ComparisonOutcome::Inconclusive => {
             let needed = plan.remaining_sample_sizes(control.counts, arm.counts);
-            match needed.control.saturating_add(needed.treatment) {
-                0 => Verdict::Inconclusive { interval, min_effect, power: plan.power() },
-                remaining_answers => Verdict::NeedsMoreFeedback { interval, min_effect, remaining_answers },
-            }
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mismatch { p } => fmt_mismatch(f, *p),
-            Self::InsufficientFeedback { answers } => write!(
-                f,
-                "Too little feedback: {} of at least {} labelled answers for each arm.",
-                fmt_thousands(*answers),
-                fmt_thousands(MIN_ANSWERS_PER_ARM)
-            ),
-            Self::Better(compared) => compared.fmt_sentence(f, "better"),
-            Self::Worse(compared) => compared.fmt_sentence(f, "worse"),
-            Self::Equivalent { interval, min_effect: least } => {
-                let between = fmt_interval(*interval);
-                let worth = fmt_effect(*least);
-                write!(f, "There is no difference worth finding: it is {between} points, less than {worth} either way.")
-            }
-            Self::NeedsMoreFeedback { interval, min_effect: least, remaining_answers: more } => write!(
-                f,
-                "There is no difference yet of which one can be sure: {} points. About {} more labelled answers are \
-                 needed to find one of {}.",
-                fmt_interval(*interval),
-                fmt_rounded_up(*more),
-                fmt_effect(*least)
-            ),
-            Self::Inconclusive { interval, min_effect: least, power } => write!(
-                f,
-                "There is no difference of which one can be sure: {} points. There is as much feedback as planned; a \
-                 difference of {} would have been found by now with a chance of {:.0} %.",
-                fmt_interval(*interval),
-                fmt_effect(*least),
-                power * 100.0
-            ),
-        }
-    }
-}
-
-impl SignificantDifference {
-    fn fmt_sentence(&self, f: &mut fmt::Formatter<'_>, better: &str) -> fmt::Result {
-        let right = |arm: &ArmAccuracy| fmt_percent(arm.counts.accuracy().unwrap_or(0.0));
-        write!(
-            f,
-            "{} is {better}: right in {} of {} answers against {} of {}; the difference is {} points however often \
-             you look.",
-            self.arm.name,
-            right(&self.arm),
-            fmt_thousands(self.arm.counts.answers),
-            right(&self.control),
-            fmt_thousands(self.control.counts.answers),
-            fmt_interval(self.interval)
-        )
-    }
-}
-
-impl OverallVerdict {
-    /// The sentence for several arms, of which these are better by what was decided, whatever the numbers are now.
-    #[must_use]
-    pub fn summary_sentence(&self, better: &[&str], all_worse: bool) -> String {
-        let control = match self {
-            Self::Best { control, .. } | Self::KeepControl { control } | Self::NoneBetter { control } => {
-                control.clone()
-            }
-            Self::SingleArm(_) | Self::Mismatch { .. } => return self.to_string(),
-        };
-        match better {
-            [] if all_worse => Self::KeepControl { control }.to_string(),
-            [] => Self::NoneBetter { control }.to_string(),
-            [only] => format!("{only} is better than {control}; no other arm is, as far as one can tell."),
-            // What is said of the best of them holds only while they are all seen to be better.
-            several => match self {
-                Self::Best { better_count: better, .. } if *better == several.len() => self.to_string(),
-                _ => format!(
-                    "{} are better than {control}. Which of them is best was not tested.",
-                    several.join(" and ")
+            Verdict::Undecided(match needed.control.saturating_add(needed.treatment) {
+                0 => format!(
+                    "There is no difference of which one can be sure: {between}. There is as much feedback as \
+                     planned; a difference of {effect} would have been found by now with a chance of {:.0} %.",
+                    plan.power * 100.0
                 ),
-            },
+                more => format!(
+                    "There is no difference yet of which one can be sure: {between}. About {} more labelled answers \
+                     are needed to find one of {effect}.",
+                    fmt_rounded_up(more)
+                ),
+            })
         }
     }
 }
 
-impl fmt::Display for OverallVerdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SingleArm(verdict) => verdict.fmt(f),
-            Self::Mismatch { p } => fmt_mismatch(f, *p),
-            Self::Best { best, better_count: 1, control } => {
-                write!(f, "{} is better than {control}; no other arm is, as far as one can tell.", best.name)
+fn significant_sentence(control: &ArmAccuracy, arm: &ArmAccuracy, better: &str, between: &str) -> String {
+    format!(
+        "{} is {better}: right in {} of {} answers against {} of {}; the difference is {between} however often you look.",
+        arm.name,
+        fmt_percent(arm.accuracy()),
+        fmt_thousands(arm.counts.answers),
+        fmt_percent(control.accuracy()),
+        fmt_thousands(control.counts.answers),
+    )
+}
+
+impl ExperimentVerdict {
+    /// All of it in one or two sentences. `decided` is what was decided of each arm before, better or worse: it stands,
+    /// whatever the numbers are now.
+    #[must_use]
+    pub fn summary_sentence(&self, decided: &[Option<bool>]) -> String {
+        let Self { arm_verdicts: verdicts, arms, control } = self;
+        if let [only] | [only @ Verdict::Mismatch(_), ..] = &verdicts[..] {
+            return only.to_string();
+        }
+        let now = verdicts.iter().map(Verdict::is_better);
+        let outcomes: Vec<Option<bool>> = decided.iter().zip(now.clone()).map(|(first, now)| first.or(now)).collect();
+        let better: Vec<&str> =
+            arms.iter().zip(&outcomes).filter(|(_, one)| **one == Some(true)).map(|(arm, _)| &*arm.name).collect();
+        let better_now: Vec<&ArmAccuracy> =
+            arms.iter().zip(now).filter(|(_, now)| *now == Some(true)).map(|(arm, _)| arm).collect();
+        let best = better_now.iter().max_by(|a, b| a.accuracy().total_cmp(&b.accuracy()));
+        match (&better[..], best) {
+            ([], _) if !outcomes.is_empty() && outcomes.iter().all(|one| *one == Some(false)) => {
+                format!("{control} is better than every other arm.")
             }
-            Self::Best { best, better_count: better, control } => write!(
-                f,
-                "{better} arms are better than {control}; of these, {} was right most often ({}). Whether it is better \
-                 than the others was not tested.",
+            ([], _) => format!("No arm is better than {control} as far as one can tell."),
+            ([only], _) => format!("{only} is better than {control}; no other arm is, as far as one can tell."),
+            // What is said of the best of them holds only while they are all seen to be better.
+            (several, Some(best)) if several.len() == better_now.len() => format!(
+                "{} arms are better than {control}; of these, {} was right most often ({}). Whether it is better than \
+                 the others was not tested.",
+                several.len(),
                 best.name,
-                fmt_percent(best.counts.accuracy().unwrap_or(0.0))
+                fmt_percent(best.accuracy())
             ),
-            Self::KeepControl { control } => write!(f, "{control} is better than every other arm."),
-            Self::NoneBetter { control } => write!(f, "No arm is better than {control} as far as one can tell."),
+            (several, _) => {
+                format!("{} are better than {control}. Which of them is best was not tested.", several.join(" and "))
+            }
         }
     }
-}
-
-fn fmt_interval(ConfidenceInterval { low, high }: ConfidenceInterval) -> String {
-    format!("between {} and {}", fmt_points(low), fmt_points(high))
-}
-
-fn fmt_mismatch(f: &mut fmt::Formatter<'_>, p: f64) -> fmt::Result {
-    write!(f, "Do not trust this comparison: users are not spread as the weights say ({}).", fmt_p_value(p))
 }
 
 #[cfg(test)]
@@ -336,7 +229,7 @@ mod tests {
         ] {
             let judgement = evaluate_all(control, &[treatment]);
             assert_eq!(judgement.arm_verdicts[0].to_string(), said);
-            assert_eq!(judgement.overall.to_string(), said);
+            assert_eq!(judgement.summary_sentence(&[None]), said);
         }
     }
 
@@ -347,7 +240,7 @@ mod tests {
             evaluate_arms(&arm_accuracy("a", 900, 1_000), &[(arm_accuracy("b", 999, 1_000), plan)], Some(0.000_02));
         let said = "Do not trust this comparison: users are not spread as the weights say (p = 0.00002).";
         assert_eq!(judgement.arm_verdicts[0].to_string(), said);
-        assert_eq!(judgement.overall.to_string(), said);
+        assert_eq!(judgement.summary_sentence(&[Some(true)]), said);
     }
 
     #[test]
@@ -368,7 +261,7 @@ mod tests {
         ] {
             let arms: Vec<ArmAccuracy> = arms.into_iter().cloned().collect();
             let judgement = evaluate_all(&control, &arms);
-            assert_eq!(judgement.overall.to_string(), said);
+            assert_eq!(judgement.summary_sentence(&vec![None; arms.len()]), said);
             assert_eq!(judgement.arm_verdicts.len(), arms.len());
         }
     }
@@ -381,7 +274,7 @@ mod tests {
         let among = evaluate_all(&control, &vec![treatment; 10]);
         assert!(matches!(alone.arm_verdicts[0], Verdict::Better(_)), "{:?}", alone.arm_verdicts);
         assert!(
-            among.arm_verdicts.iter().all(|verdict| matches!(verdict, Verdict::NeedsMoreFeedback { .. })),
+            among.arm_verdicts.iter().all(|verdict| verdict.to_string().contains("more labelled answers are needed")),
             "{:?}",
             among.arm_verdicts
         );

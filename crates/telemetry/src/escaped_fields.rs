@@ -6,8 +6,11 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 
+/// What makes a text harmless for a terminal.
+pub type Escape = fn(&str) -> Cow<'_, str>;
+
 /// Writes fields escaped and without colours. In a whole line a foreign colour looks like the formatter's.
-pub(super) struct EscapedFields(pub(super) fn(&str) -> Cow<'_, str>);
+pub(super) struct EscapedFields(pub(super) Escape);
 
 impl<'writer> FormatFields<'writer> for EscapedFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> std::fmt::Result {

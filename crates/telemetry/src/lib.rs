@@ -7,7 +7,6 @@ mod escaped_fields;
 mod rotated_file;
 pub mod spans;
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -16,8 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+pub use escaped_fields::Escape;
 use escaped_fields::EscapedFields;
-pub use rotated_file::LogFile;
+pub use rotated_file::{LogFile, reopen_log_files};
 use rotated_file::{RotatedFile, numbered_path};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -45,11 +45,11 @@ pub struct LoggerConfig<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct LogEscape {
     /// A line of text without colours, or the fields of one, without their end.
-    pub text: fn(&str) -> Cow<'_, str>,
+    pub text: Escape,
     /// A line of text whose fields are escaped; the formatter's own colours stay.
-    pub coloured: fn(&str) -> Cow<'_, str>,
+    pub coloured: Escape,
     /// A line of JSON.
-    pub json: fn(&str) -> Cow<'_, str>,
+    pub json: Escape,
 }
 
 /// Keeps the writers alive. Dropped, it waits for what they still have, but not for one that stands still.
@@ -109,14 +109,15 @@ static LOG_CONTROL: OnceLock<LogControl> = OnceLock::new();
 /// # Errors
 /// One sentence, if the filter is none or the file cannot be written.
 pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String> {
-    let (filter, control) = reload::Layer::new(parse_filter(lines.filter).map_err(|error| format!("--log {error}"))?);
+    let (filter_layer, filter) =
+        reload::Layer::new(parse_filter(lines.filter).map_err(|error| format!("--log {error}"))?);
     let mut guards = Vec::new();
-    let mut lost = Vec::new();
-    let mut writer = |output: Box<dyn Write + Send>, escape: fn(&str) -> Cow<'_, str>| -> NonBlocking {
+    let mut lost_line_counters = Vec::new();
+    let mut writer = |output: Box<dyn Write + Send>, escape: Escape| -> NonBlocking {
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
         let (writer, guard) = builder.thread_name("predictd-log").finish(EscapingWriter { output, escape });
         guards.push(guard);
-        lost.push(writer.error_counter());
+        lost_line_counters.push(writer.error_counter());
         writer
     };
     let terminal = io::stderr().is_terminal();
@@ -141,8 +142,8 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
         }
     };
     // Only the first subscriber of a process can be set: tests start several servers.
-    if registry().with(filter).with(to_stderr).with(to_file).try_init().is_ok() {
-        LOG_CONTROL.set(LogControl { filter: control, lost_line_counters: lost }).ok();
+    if registry().with(filter_layer).with(to_stderr).with(to_file).try_init().is_ok() {
+        LOG_CONTROL.set(LogControl { filter, lost_line_counters }).ok();
     }
     // The default hook prints a panic's message, which may quote a request's text.
     std::panic::set_hook(Box::new(|panic| {
@@ -156,31 +157,30 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
 /// Writes lines, escaped. Counts failed writes: nothing else reports them.
 struct EscapingWriter {
     output: Box<dyn Write + Send>,
-    escape: fn(&str) -> Cow<'_, str>,
-}
-
-impl EscapingWriter {
-    /// Writes one line: it comes as a whole.
-    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
-        let text = String::from_utf8_lossy(line);
-        match text.strip_suffix('\n') {
-            Some(text) => self.output.write_all(format!("{}\n", (self.escape)(text)).as_bytes()),
-            None => self.output.write_all((self.escape)(&text).as_bytes()),
-        }
-    }
+    escape: Escape,
 }
 
 impl Write for EscapingWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // It comes as a whole.
+        let text = String::from_utf8_lossy(line);
+        let escaped = match text.strip_suffix('\n') {
+            Some(text) => format!("{}\n", (self.escape)(text)).into(),
+            None => (self.escape)(&text),
+        };
         // Unlike `write`, this goes on where it was interrupted.
-        self.write_line(line).inspect_err(|_| _ = UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed))?;
+        self.output.write_all(escaped.as_bytes()).inspect_err(count_unwritten_line)?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         // One at least.
-        self.output.flush().inspect_err(|_| _ = UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed))
+        self.output.flush().inspect_err(count_unwritten_line)
     }
+}
+
+fn count_unwritten_line(_: &io::Error) {
+    UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed);
 }
 
 fn open_log_file(file: &LogFile<'_>) -> io::Result<RotatedFile> {
@@ -197,8 +197,7 @@ fn check_rotation(file: &LogFile<'_>) -> io::Result<()> {
         return Err(io::Error::other(format!("{} is a directory", taken.display())));
     }
     // Names can be given in its directory.
-    let mut draft = file.path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
+    let draft = numbered_path(file.path, std::process::id() as usize);
     File::create_new(&draft)?;
     std::fs::remove_file(&draft)
 }
@@ -215,11 +214,6 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
         return Err(format!("{word:?} is no level: error, warn, info, debug, trace, off"));
     }
     EnvFilter::try_new(filter).map_err(|error| format!("{filter:?}: {error}"))
-}
-
-/// Has log files opened again, after an operator or a program that rotates them has moved them away.
-pub fn reopen_log_files() {
-    rotated_file::request_reopen();
 }
 
 /// What is logged now; nothing if logging was not started.

@@ -19,13 +19,12 @@ pub struct LogFile<'a> {
 /// How often log files were to be opened again.
 static REOPEN_REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-/// Has every log file opened again before its next line.
-pub(super) fn request_reopen() {
+/// Has log files opened again before their next line, after an operator or a program that rotates them has moved them away.
+pub fn reopen_log_files() {
     REOPEN_REQUESTS.fetch_add(1, Ordering::Release);
 }
 
 /// The file, open.
-#[derive(Debug)]
 pub(super) struct RotatedFile {
     path: PathBuf,
     max_bytes: u64,

@@ -42,22 +42,14 @@ pub struct SpanTracer {
 
 #[derive(Debug, Default)]
 struct SpanCounters {
+    /// That were handed over; some of them wait, or found no place to.
     recorded: AtomicU64,
+    /// That the collector took.
     delivered: AtomicU64,
+    /// That it did not.
     failed: AtomicU64,
     /// The last delivery failed.
     is_failing: AtomicBool,
-}
-
-/// How many spans there were until now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpanCounts {
-    /// That were handed over; some of them wait, or found no place to.
-    pub recorded: u64,
-    /// That the collector took.
-    pub delivered: u64,
-    /// That it did not.
-    pub failed: u64,
 }
 
 /// The span of a caller (W3C Trace Context).
@@ -132,12 +124,12 @@ impl SpanTracer {
         })
     }
 
-    /// How many there were.
+    /// How many there were until now: `recorded`, and of these `delivered` to the collector, or `failed` to be.
     #[must_use]
-    pub fn counts(&self) -> SpanCounts {
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
         let SpanCounters { recorded, delivered, failed, .. } = &*self.counts;
-        let [recorded, delivered, failed] = [recorded, delivered, failed].map(|count| count.load(Ordering::Relaxed));
-        SpanCounts { recorded, delivered, failed }
+        [("recorded", recorded), ("delivered", delivered), ("failed", failed)]
+            .map(|(state, count)| (state, count.load(Ordering::Relaxed)))
     }
 
     /// Delivers those that wait. It blocks for at most two seconds.

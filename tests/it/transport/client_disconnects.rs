@@ -84,7 +84,8 @@ async fn disconnect_before_run_text_is_never_run() {
         assert_eq!(half.read_to_end().await, b"");
     }
     wait_for_open_connections(&scene.server, 1).await;
-    assert_eq!(scene.server.app.telemetry.metrics.panic_count(predictd::metrics::PanicSite::Worker), 0);
+    let metrics = scene.server.get("/metrics").await.body;
+    assert!(metrics.contains("predictd_panics_total{place=\"worker\"} 0"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

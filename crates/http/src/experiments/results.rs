@@ -94,9 +94,7 @@ fn arm_feedback(labelled: &ArmFeedback, interval: ConfidenceInterval, details: b
         let confusion = &labelled.confusion;
         feedback.macro_f1 = confusion.macro_f1();
         feedback.classes = confusion.classes().into_iter().map(class_view).collect();
-        let mistakes = confusion.top_misclassifications(MAX_MISTAKES);
-        feedback.mistakes =
-            mistakes.iter().map(|found| cell_view((&found.predicted, &found.actual, found.count))).collect();
+        feedback.mistakes = confusion.top_misclassifications(MAX_MISTAKES).into_iter().map(cell_view).collect();
         feedback.confusion = confusion.cells().map(cell_view).collect();
         feedback.calibration = labelled.bins.iter().filter(|(_, bin)| bin.count > 0).map(calibration_bin).collect();
     }

@@ -16,9 +16,8 @@ pub fn memory_limit() -> Option<u64> {
 fn memory_limit_in(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         // hierarchy:controllers:path, where version 2 names no controllers.
-        let mut parts = line.splitn(3, ':').skip(1);
-        let controllers = parts.next().unwrap_or_default();
-        let path = parts.next().unwrap_or_default();
+        let (_, group) = line.split_once(':').unwrap_or_default();
+        let (controllers, path) = group.split_once(':').unwrap_or_default();
         let (folder, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
             _ if controllers.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),

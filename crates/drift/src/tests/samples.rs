@@ -17,3 +17,8 @@ pub(crate) fn weighted_bins(weights: &[u64]) -> Vec<usize> {
     }
     urn
 }
+
+/// Jensen-Shannon divergence that corresponds to a small PSI: their ratio where they tend to 0.
+pub(crate) fn psi_to_js(psi: f64) -> f64 {
+    psi / (8.0 * std::f64::consts::LN_2)
+}

@@ -2,7 +2,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
-use super::feedback_counts::FeedbackCounts;
+use crate::feedback_counts::FeedbackCounts;
 use crate::split_mix64::SplitMix64;
 
 /// How many of `tries` happen that each do with chance `p`: the chance of at most as many, for each number.
@@ -29,7 +29,7 @@ fn sample_from_cdf(table: &[f64], random: &mut SplitMix64) -> u64 {
 }
 
 /// Two arms whose feedback comes in batches: tables of sums instead of single answers, for tests are not optimised.
-pub(super) struct ArmSimulator {
+pub(crate) struct ArmSimulator {
     batch: u64,
     treatment_cdf: Vec<f64>,
     correct_cdfs: [Vec<Vec<f64>>; 2],
@@ -38,13 +38,13 @@ pub(super) struct ArmSimulator {
 
 impl ArmSimulator {
     /// Batches of so many answers, a part of them by the treatment, with the accuracies of control and treatment.
-    pub(super) fn new(batch: u64, treatment: f64, accuracies: [f64; 2]) -> Self {
+    pub(crate) fn new(batch: u64, treatment: f64, accuracies: [f64; 2]) -> Self {
         let right = accuracies.map(|accuracy| (0..=batch).map(|answers| binomial_cdf(answers, accuracy)).collect());
         Self { batch, treatment_cdf: binomial_cdf(batch, treatment), correct_cdfs: right, rng: SplitMix64(7) }
     }
 
     /// A batch more.
-    pub(super) fn add_batch(&mut self, control: &mut FeedbackCounts, treatment: &mut FeedbackCounts) {
+    pub(crate) fn add_batch(&mut self, control: &mut FeedbackCounts, treatment: &mut FeedbackCounts) {
         let of_treatment = sample_from_cdf(&self.treatment_cdf, &mut self.rng);
         for (arm, answers, right) in [
             (control, self.batch - of_treatment, &self.correct_cdfs[0]),
