@@ -104,7 +104,8 @@ impl DatabaseCommand {
     /// # Errors
     /// [`ServerError::Runtime`] in one sentence.
     pub fn run(self) -> Result<(), ServerError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::runtime)?;
         let answer = runtime.block_on(self.action.execute(&self.data_dir)).map_err(ServerError::Runtime)?;
         print_lines(&answer)
     }

@@ -1,7 +1,6 @@
 //! Why the program ends with an exit code other than 0.
 
 use std::fmt::Display;
-use std::io;
 
 use crate::config::EXIT_CONFIGURATION;
 
@@ -17,12 +16,6 @@ pub enum ServerError {
     /// Anything else: exit code 1.
     #[error("{0}")]
     Runtime(String),
-}
-
-impl From<io::Error> for ServerError {
-    fn from(error: io::Error) -> Self {
-        Self::runtime(error)
-    }
 }
 
 impl ServerError {

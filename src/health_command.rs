@@ -40,7 +40,8 @@ impl HealthCommand {
     /// # Errors
     /// A sentence, if the server does not answer, or not with 200.
     pub fn run(&self) -> Result<(), ServerError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::runtime)?;
         let url = self.probe_url().map_err(ServerError::Configuration)?;
         runtime.block_on(self.send_probe(url)).map_err(ServerError::Runtime)
     }

@@ -122,7 +122,7 @@ fn install_file_signals() -> std::io::Result<FileSignals> {
 
 fn run_server(args: ServeArgs) -> Result<(), ServerError> {
     // Before anything that takes long, such as the resolution of a host name: an operator may send them at any time.
-    let signals = install_file_signals()?;
+    let signals = install_file_signals().map_err(ServerError::runtime)?;
     let settings = ServerSettings::resolve(args).map_err(ServerError::ConfigurationList)?;
     let LogSettings { filter, log_file, log_file_max_bytes, log_max_files, log_format, .. } = &settings.log;
     let is_json = match log_format {
@@ -138,10 +138,10 @@ fn run_server(args: ServeArgs) -> Result<(), ServerError> {
     // Until the end of this function: what is logged last is written too.
     let _writers = start_log(filter, is_json, file)?;
     let settings = memory_budget::fit_workers(settings);
-    let runtime = predictd::http_runtime(&settings)?;
+    let runtime = predictd::http_runtime(&settings).map_err(ServerError::runtime)?;
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
-        let shutdown = Shutdown::from_signals()?;
+        let shutdown = Shutdown::from_signals().map_err(ServerError::runtime)?;
         server.watch_file_signals(signals);
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         tracing::info!(

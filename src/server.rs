@@ -155,7 +155,7 @@ impl Server {
     /// [`ServerError::Runtime`] if requests that could have been answered were not.
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), ServerError> {
         let admin_stop = CancellationToken::new();
-        let mut admin = self.start_admin_listener(listeners.admin, admin_stop.clone())?;
+        let mut admin = self.start_admin_listener(listeners.admin, admin_stop.clone()).map_err(ServerError::runtime)?;
         let Self { app, load, tls } = self;
         let backend = Arc::clone(&load.load_context.backend);
         let gpu_group = load.load_context.gpu_group.clone();
@@ -243,7 +243,7 @@ impl Server {
 /// The keys of the operator's own server; a server that only serves models of its own has keys that nothing outlasts.
 fn open_receipt_keys(settings: &ServerSettings, models: &ModelState) -> Result<ReceiptKeyring, ServerError> {
     if models.registry_runtime.is_none() {
-        return Ok(ReceiptKeyring::new_ephemeral()?);
+        return ReceiptKeyring::new_ephemeral().map_err(ServerError::runtime);
     }
     let path = &settings.receipt_key_file;
     ReceiptKeyring::open(path)

@@ -43,6 +43,15 @@ pub struct FileSignals {
     user2: Signal,
 }
 
+/// What an operator asks for by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadSignal {
+    /// SIGHUP: read keys and certificates again, and open log files again.
+    Reload,
+    /// SIGUSR1 and SIGUSR2: open log files again.
+    Reopen,
+}
+
 impl FileSignals {
     /// Waits for the signals from now on.
     ///
@@ -54,13 +63,12 @@ impl FileSignals {
         Ok(Self { hangup: hangup?, user1: first?, user2: second? })
     }
 
-    /// Waits for the next signal, which has log files opened again. True if keys and certificates are to be read again
-    /// as well: for SIGHUP, not for SIGUSR1 and SIGUSR2.
-    pub async fn next(&mut self) -> bool {
+    /// What is asked for next.
+    pub async fn next(&mut self) -> ReloadSignal {
         tokio::select! {
-            _ = self.hangup.recv() => true,
-            _ = self.user1.recv() => false,
-            _ = self.user2.recv() => false,
+            _ = self.hangup.recv() => ReloadSignal::Reload,
+            _ = self.user1.recv() => ReloadSignal::Reopen,
+            _ = self.user2.recv() => ReloadSignal::Reopen,
         }
     }
 }

@@ -117,12 +117,12 @@ impl BenchServer {
         settings.batching.gpu_limits.max_tokens = setup.max_batch_tokens;
         settings.batching.is_max_tokens_explicit = true;
         let onnx = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
-        let runtime = http_runtime(&settings)?;
+        let runtime = http_runtime(&settings).map_err(ServerError::runtime)?;
         let entered = runtime.enter();
         let server = Server::with_models(&settings, Arc::new(onnx), ModelSet::Fixed(vec![source.clone()]))?;
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         drop(entered);
-        let address: SocketAddr = listeners.data.to_string().parse().map_err(std::io::Error::other)?;
+        let address: SocketAddr = listeners.data.to_string().parse().map_err(ServerError::runtime)?;
         let registry = Arc::clone(&server.app().models.registry);
         // Whoever interrupts the benchmark does not wait for its requests.
         let shutdown = Shutdown { drain: CancellationToken::new(), abort: stop.clone() };

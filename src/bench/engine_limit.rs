@@ -104,7 +104,9 @@ fn run_session(
 ) -> Result<(f64, u64), String> {
     let start = Instant::now();
     let mut texts = 0;
-    while let Some(run) = plan.steps.get(next.fetch_add(1, Ordering::Relaxed) % plan.steps.len().max(1)) {
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed) % plan.steps.len().max(1);
+        let Some(run) = plan.steps.get(index) else { break };
         for batch in &run.batches {
             session.run(batch, Instant::now() + CHECK_RUN_TIMEOUT).map_err(|error| error.to_string())?;
         }

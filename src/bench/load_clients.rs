@@ -79,7 +79,7 @@ impl LoadClients {
         Ok(Self { threads: (0..threads).map(start).collect::<Result<_>>()? })
     }
 
-    /// Waits for all of them: what they were told within the window, and the processor time that they took.
+    /// Waits for all of them: their answers and errors within the window, and the processor time that they took.
     ///
     /// # Errors
     /// If a connection failed.
@@ -131,8 +131,9 @@ impl ClientThread {
         stream.set_nodelay(true)?;
         let mut results = MeasurementCounts::default();
         let mut read = Vec::new();
-        let count = self.requests.len().max(1);
-        while let Some(request) = self.requests.get(self.next_index.fetch_add(1, Ordering::Relaxed) % count) {
+        loop {
+            let index = self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len().max(1);
+            let Some(request) = self.requests.get(index) else { break };
             let start = Instant::now();
             let exchange = async {
                 stream.write_all(request).await?;
@@ -143,8 +144,11 @@ impl ClientThread {
             let is_answered = status? == 200;
             let now = Instant::now();
             if now >= self.period.begin && now <= self.period.end {
-                results.latencies.extend(is_answered.then(|| now - start));
-                results.unanswered += u64::from(!is_answered);
+                if is_answered {
+                    results.latencies.push(now - start);
+                } else {
+                    results.unanswered += 1;
+                }
             }
             if !is_answered {
                 tokio::time::sleep(ERROR_BACKOFF).await;

@@ -1,6 +1,6 @@
 //! What the machine gives this process: cores and processor time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -52,13 +52,13 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
     for line in groups.lines() {
         let parts: Vec<&str> = line.splitn(3, ':').collect();
         let [_, controllers, path] = *parts else { continue };
-        let (root, files): (PathBuf, &[&str]) = match controllers {
-            "" => (CGROUP_ROOT.into(), &["cpu.max"]),
-            _ if controllers.split(',').any(|name| name == "cpu") => {
-                (Path::new(CGROUP_ROOT).join(controllers), &["cpu.cfs_quota_us", "cpu.cfs_period_us"])
-            }
+        // The second kind of groups names no controllers.
+        let files: &[&str] = match controllers {
+            "" => &["cpu.max"],
+            _ if controllers.split(',').any(|name| name == "cpu") => &["cpu.cfs_quota_us", "cpu.cfs_period_us"],
             _ => continue,
         };
+        let root = Path::new(CGROUP_ROOT).join(controllers);
         for group in root.join(path.trim_start_matches('/')).ancestors().take_while(|group| group.starts_with(&root)) {
             let texts: Vec<String> = files.iter().filter_map(|file| read(&group.join(file))).collect();
             // The first kind says -1 for no limit, the second says max, which is no number.

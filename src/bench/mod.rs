@@ -65,8 +65,9 @@ impl BenchCommand {
             .worker_threads(1)
             .thread_name("predictd-signals")
             .enable_all()
-            .build()?;
-        let stop = signals.block_on(async { Shutdown::from_signals() })?.drain;
+            .build()
+            .map_err(ServerError::runtime)?;
+        let stop = signals.block_on(async { Shutdown::from_signals() }).map_err(ServerError::runtime)?.drain;
         let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
         let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(1));
         signals.spawn({

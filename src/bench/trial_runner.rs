@@ -42,7 +42,7 @@ pub struct Benchmark {
 }
 
 impl Benchmark {
-    /// Tries sessions and threads, then caps with the best of them. `say` is told each trial.
+    /// Tries sessions and threads, then caps with the best of them. `say` is called with each trial.
     ///
     /// # Errors
     /// [`ServerError`] if a server cannot be measured, answers nothing, or `say` fails.

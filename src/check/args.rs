@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::ServerError;
 use crate::config::model_command_args::{OutputArgs, RuntimeArgs, TextArgs};
-use crate::config::parsers::path_parser;
+use crate::config::parsers::{is_set, path_parser};
 use crate::config::{ServeArgs, ServerSettings};
 
 /// `predictd check`.
@@ -69,29 +69,32 @@ fn parse_share(typed: &str) -> Result<f64, String> {
 }
 
 impl CheckCommand {
+    /// The file of texts with answers, if any.
+    #[must_use]
+    pub fn against_path(&self) -> Option<&PathBuf> {
+        self.against.as_ref().filter(is_set)
+    }
+
+    /// The directory of the other version, if any.
+    #[must_use]
+    pub fn compare_path(&self) -> Option<&PathBuf> {
+        self.compare.as_ref().filter(is_set)
+    }
+
+    /// The file of texts, if any.
+    #[must_use]
+    pub fn texts_path(&self) -> Option<&PathBuf> {
+        self.texts.as_ref().filter(is_set)
+    }
+
     /// What a server of this model would run with: what `serve` would run with here, but for what has nothing to do
     /// with a model.
     ///
     /// # Errors
     /// [`ServerError::Configuration`] with what is wrong.
     pub fn settings(&self) -> Result<ServerSettings, ServerError> {
-        // Options that mean nothing without, or beside, another.
-        let has_answers = self.against.is_some();
-        let conflicts = [
-            (has_answers && self.texts.is_some(), "--against and --texts both name the texts to ask: give one of them"),
-            (
-                self.min_accuracy.is_some() && !has_answers,
-                "--min-accuracy needs --against: the answers that texts should get",
-            ),
-            (
-                self.max_flips.is_some() && self.compare.is_none(),
-                "--max-flips needs --compare: the directory of another version",
-            ),
-        ];
-        if let Some((_, sentence)) = conflicts.into_iter().find(|(is_conflict, _)| *is_conflict) {
-            return Err(ServerError::Configuration(sentence.to_owned()));
-        }
-        for (option, path) in [("", Some(&*self.directory)), ("--compare ", self.compare.as_deref())] {
+        self.check_conflicts().map_err(|sentence| ServerError::Configuration(sentence.to_owned()))?;
+        for (option, path) in [("", Some(&self.directory)), ("--compare ", self.compare_path())] {
             if let Some(missing) = path.filter(|path| !path.is_dir()) {
                 let sentence = format!("{option}{}: there is no such directory", missing.display());
                 return Err(ServerError::Configuration(sentence));
@@ -105,6 +108,20 @@ impl CheckCommand {
         args.max_batch_tokens = self.max_batch_tokens.or(args.max_batch_tokens);
         args.memory_limit = self.memory_limit.or(args.memory_limit);
         ServerSettings::resolve(args).map_err(ServerError::ConfigurationList)
+    }
+
+    /// Options that mean nothing without, or beside, another.
+    fn check_conflicts(&self) -> Result<(), &'static str> {
+        if self.against_path().is_some() && self.texts_path().is_some() {
+            return Err("--against and --texts both name the texts to ask: give one of them");
+        }
+        if self.min_accuracy.is_some() && self.against_path().is_none() {
+            return Err("--min-accuracy needs --against: the answers that texts should get");
+        }
+        if self.max_flips.is_some() && self.compare_path().is_none() {
+            return Err("--max-flips needs --compare: the directory of another version");
+        }
+        Ok(())
     }
 }
 

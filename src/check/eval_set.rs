@@ -49,10 +49,13 @@ pub enum CaseUnit {
     Text,
 }
 
-/// As JSON has it.
 impl Display for CaseUnit {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
+        f.write_str(match self {
+            Self::Line => "line",
+            Self::Example => "example",
+            Self::Text => "text",
+        })
     }
 }
 
@@ -73,11 +76,11 @@ impl EvalSet {
     /// # Errors
     /// A sentence that names the option, the file, and what is wrong with it.
     pub fn load(command: &CheckCommand, pipeline: &Pipeline) -> Result<Self, String> {
-        if let Some(path) = &command.against {
+        if let Some(path) = command.against_path() {
             return Self::from_expected_file(path, pipeline)
                 .map_err(|error| format!("--against {}: {error}", path.display()));
         }
-        if let Some(path) = &command.texts {
+        if let Some(path) = command.texts_path() {
             // Whatever labels stand beside them.
             return Self::from_rows(path, |_| Ok(None)).map_err(|error| format!("--texts {}: {error}", path.display()));
         }
@@ -172,13 +175,15 @@ fn parse_expected(row: &TextRow, pipeline: &Pipeline) -> Result<Option<GoldenExa
     let head = pipeline.head();
     let is_multi_label = matches!(head, Head::MultiLabel { .. });
     let line = format!("line {}", row.line);
-    let mut score = None;
+    let text = row.text.clone();
+    let expected =
+        GoldenExample { text, text_pair: None, label: None, scores: BTreeMap::new(), score: None, entities: None };
     let mut labels = match row.label.clone() {
         None => return Ok(None),
         Some(RowLabel::Field(field)) if head.is_numeric() => {
-            let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
-            score = Some(number.ok_or_else(|| format!("{line}: the label {field:?} is no number"))?);
-            Vec::new()
+            let score = field.trim().parse().ok().filter(|number: &f32| number.is_finite());
+            let score = score.ok_or_else(|| format!("{line}: the label {field:?} is no number"))?;
+            return Ok(Some(GoldenExample { score: Some(score), ..expected }));
         }
         Some(RowLabel::Field(field)) if is_multi_label => {
             field.split(LABEL_SEPARATORS).filter(|label| !label.is_empty()).map(str::to_owned).collect()
@@ -187,24 +192,22 @@ fn parse_expected(row: &TextRow, pipeline: &Pipeline) -> Result<Option<GoldenExa
         Some(RowLabel::List(labels)) => labels,
     };
     let label = match labels.as_slice() {
-        _ if score.is_some() => None,
         _ if is_multi_label => {
             check_labels(&labels, pipeline, &line)?;
             // Answers name them in this order.
             labels.sort_by_key(|label| pipeline.labels().iter().position(|known| known == label));
             labels.dedup();
-            Some(ExpectedLabels::Multiple(labels))
+            ExpectedLabels::Multiple(labels)
         }
         // What was told of an answer that no label is right for: it is wrong, whatever it is.
-        [] if !head.is_numeric() => Some(ExpectedLabels::Multiple(labels)),
+        [] if !head.is_numeric() => ExpectedLabels::Multiple(labels),
         [one] => {
             check_labels(&labels, pipeline, &line)?;
-            Some(ExpectedLabels::Single(one.clone()))
+            ExpectedLabels::Single(one.clone())
         }
         others => return Err(format!("{line}: {} labels, where the model gives one", others.len())),
     };
-    let text = row.text.clone();
-    Ok(Some(GoldenExample { text, text_pair: None, label, scores: BTreeMap::new(), score, entities: None }))
+    Ok(Some(GoldenExample { label: Some(label), ..expected }))
 }
 
 fn check_labels<'a>(

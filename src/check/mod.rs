@@ -29,7 +29,6 @@ use predictd_onnx::OnnxRuntime;
 use crate::ServerError;
 use crate::bench::report::CostCoefficients;
 use crate::config::ServerSettings;
-use crate::config::parsers::is_set;
 use crate::server::load_context;
 use accuracy::AccuracyReport;
 use answers::{EvalSummary, answer_all};
@@ -52,10 +51,7 @@ impl CheckCommand {
     ///
     /// # Errors
     /// [`ServerError::Configuration`] for options or files that cannot be used, [`ServerError::Runtime`] for a model that fails.
-    pub fn run(mut self) -> Result<(), ServerError> {
-        for path in [&mut self.against, &mut self.compare, &mut self.texts] {
-            path.take_if(|path| !is_set(path));
-        }
+    pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
         let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
         let runtime: Arc<dyn Backend> = Arc::new(runtime);
@@ -83,7 +79,7 @@ impl CheckCommand {
             }
         };
         let questions = EvalSet::load(self, opened.pipeline()).map_err(ServerError::Configuration)?;
-        let mut other = self.compare.as_ref().and_then(|path| {
+        let mut other = self.compare_path().and_then(|path| {
             let loaded = LoadedModel::open(path, &host, settings);
             loaded.map_err(|error| failures.push(format!("{}: {error}", path.display()))).ok()
         });
@@ -105,7 +101,7 @@ impl CheckCommand {
             memory: opened.memory,
             texts: EvalSummary::new(&questions, &given),
             invariance,
-            against: self.against.as_ref().map(|_| AccuracyReport::new(&questions, &given, opened.pipeline().labels())),
+            against: self.against_path().map(|_| AccuracyReport::new(&questions, &given, opened.pipeline().labels())),
             compare,
         };
         failures.extend(self.collect_failures(&found));

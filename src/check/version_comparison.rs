@@ -74,12 +74,12 @@ impl VersionComparison {
             let pair = one.zip(another);
             differences
                 .extend(pair.and_then(|(one, another)| score_distance(one, another, &other_indices)).map(f64::from));
-            let this = one.map(|decision| ModelAnswer::from_decision(decision, here));
-            let other = another.map(|decision| ModelAnswer::from_decision(decision, there));
-            if this.as_ref().map(|answer| &answer.labels) != other.as_ref().map(|answer| &answer.labels) {
+            let own_answer = one.map(|decision| ModelAnswer::from_decision(decision, here));
+            let other_answer = another.map(|decision| ModelAnswer::from_decision(decision, there));
+            if own_answer.as_ref().map(|answer| &answer.labels) != other_answer.as_ref().map(|answer| &answer.labels) {
                 flips += 1;
                 if first_flips.len() < MAX_LISTED_TEXTS {
-                    first_flips.push(LabelFlip { number: question.number, this, other });
+                    first_flips.push(LabelFlip { number: question.number, this: own_answer, other: other_answer });
                 }
             }
         }

@@ -34,7 +34,7 @@ pub(crate) fn load_context(
         backend,
         cpu_group: ExecutionGroup::new_cpu(cores, batching.recycle_after_batches),
         gpu_group: ExecutionGroup::new_gpu(on_gpus, gpu),
-        tokenizer_pool: tokenization::new_thread_pool(tokenizers)?,
+        tokenizer_pool: tokenization::new_thread_pool(tokenizers).map_err(ServerError::runtime)?,
         check_run_timeout: CHECK_RUN_TIMEOUT,
         text_defaults: settings.text_defaults,
         drift_settings: settings.drift_window,

@@ -6,16 +6,16 @@ use predictd_http::App;
 use predictd_http::tls::WatchedTlsConfig;
 use tokio::task::spawn_blocking;
 
-use crate::shutdown::FileSignals;
+use crate::shutdown::{FileSignals, ReloadSignal};
 
 /// Does what the signals ask for, until the process ends.
 pub(super) async fn watch_file_signals(mut signals: FileSignals, app: Arc<App>, tls: Option<WatchedTlsConfig>) {
     loop {
-        let reloads = signals.next().await;
+        let request = signals.next().await;
         predictd_telemetry::reopen_log_files();
         // The line goes to the files that were opened.
         tracing::info!("log files reopened");
-        if reloads {
+        if request == ReloadSignal::Reload {
             let app = Arc::clone(&app);
             let tls = tls.clone();
             let reload = move || {

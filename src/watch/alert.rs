@@ -62,9 +62,10 @@ impl Alert {
     #[must_use]
     pub fn from_check(check: &ProbeResult) -> Self {
         let url = check.url.clone();
-        let (status, summary) = match &check.error {
-            None => (AlertStatus::Healthy, format!("{url} is healthy again")),
-            Some(error) => (AlertStatus::Unhealthy, format!("{url} is unhealthy: {error}")),
+        let status = if check.error.is_none() { AlertStatus::Healthy } else { AlertStatus::Unhealthy };
+        let summary = match &check.error {
+            None => format!("{url} is healthy again"),
+            Some(error) => format!("{url} is unhealthy: {error}"),
         };
         Self { status, url, timestamp: check.timestamp.clone(), summary, check: Some(check.clone()), drift: None }
     }
@@ -145,17 +146,17 @@ impl Alert {
     /// For Alertmanager's API v2.
     #[must_use]
     pub fn for_alertmanager(&self) -> Value {
-        let labels = match &self.drift {
-            None => json!({ "alertname": "PredictdUnhealthy", "severity": "page", "instance": self.url }),
-            Some(Finding { model, version, signal, .. }) => match self.instance() {
-                None => {
-                    json!({ "alertname": "PredictdAccuracyDropped", "severity": "note", "model": model, "version": version, "signal": signal })
-                }
-                place => {
-                    json!({ "alertname": "PredictdDrift", "severity": "note", "model": model, "version": version, "signal": signal, "instance": place })
-                }
-            },
+        let mut labels = match &self.drift {
+            None => json!({ "alertname": "PredictdUnhealthy", "severity": "page" }),
+            Some(finding) => {
+                let name = if finding.is_accuracy() { "PredictdAccuracyDropped" } else { "PredictdDrift" };
+                let Finding { model, version, signal, .. } = finding;
+                json!({ "alertname": name, "severity": "note", "model": model, "version": version, "signal": signal })
+            }
         };
+        if let (Some(labels), Some(instance)) = (labels.as_object_mut(), self.instance()) {
+            labels.insert("instance".to_owned(), json!(instance));
+        }
         let annotations = json!({ "summary": self.summary });
         if self.status.is_resolved() {
             return json!([{ "labels": labels, "annotations": annotations, "endsAt": self.timestamp }]);

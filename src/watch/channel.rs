@@ -84,24 +84,26 @@ impl Channel {
     /// # Errors
     /// [`DeliveryError`] with the reason.
     pub async fn deliver(&self, client: &Client, alert: &Alert) -> Result<(), DeliveryError> {
-        let (url, body) = match self {
-            Self::Webhook(url) => (url, serde_json::to_value(alert).map_err(DeliveryError::permanent)?),
-            Self::Slack(url) => (url, alert.for_slack()),
-            Self::PagerDuty(url, key) => (url, alert.for_pagerduty(key)),
-            Self::Alertmanager(url) => (url, alert.for_alertmanager()),
-            Self::Email(mail) => return within_timeout(mail.send(alert)).await,
+        match self {
+            Self::Webhook(url) => {
+                let alert = serde_json::to_value(alert).map_err(DeliveryError::permanent)?;
+                post_json(client, url, &alert).await
+            }
+            Self::Slack(url) => post_json(client, url, &alert.for_slack()).await,
+            Self::PagerDuty(url, key) => post_json(client, url, &alert.for_pagerduty(key)).await,
+            Self::Alertmanager(url) => post_json(client, url, &alert.for_alertmanager()).await,
+            Self::Email(mail) => within_timeout(mail.send(alert)).await,
             // It may go on for longer, and is not ended then.
             Self::Command(program) => {
                 let alert = serde_json::to_vec(alert).map_err(DeliveryError::permanent)?;
-                return program.run(&alert, ATTEMPT_TIMEOUT).await;
+                program.run(&alert, ATTEMPT_TIMEOUT).await
             }
-        };
-        within_timeout(post_json(client, url, &body)).await
+        }
     }
 }
 
 /// What comes of an attempt, unless that takes too long.
-async fn within_timeout(attempt: impl Future<Output = Result<(), DeliveryError>>) -> Result<(), DeliveryError> {
+async fn within_timeout<T>(attempt: impl Future<Output = Result<T, DeliveryError>>) -> Result<T, DeliveryError> {
     tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
         let limit = humantime::format_duration(ATTEMPT_TIMEOUT);
         Err(DeliveryError::Transient(format!("it took more than {limit}")))
@@ -109,8 +111,9 @@ async fn within_timeout(attempt: impl Future<Output = Result<(), DeliveryError>>
 }
 
 async fn post_json(client: &Client, url: &Url, body: &Value) -> Result<(), DeliveryError> {
-    let answer = client.post(url.clone()).json(body).send().await;
-    let status = answer.map_err(|error| DeliveryError::Transient(root_cause(&error)))?.status().as_u16();
+    let request = client.post(url.clone()).json(body);
+    let sent = async { request.send().await.map_err(|error| DeliveryError::Transient(root_cause(&error))) };
+    let status = within_timeout(sent).await?.status().as_u16();
     let reason = format!("it answered with {status}");
     match status {
         200..300 => Ok(()),

@@ -145,7 +145,8 @@ pub fn drift_changes(report: &DriftReportView, known: &mut ActiveFindings) -> Ve
         let counted: Vec<&SignalView> = signals.filter(|signal| signal.needed.is_some()).collect();
         // A server that was started anew has judged nothing yet: it does not say that all is well.
         for signal in counted.iter().filter(|signal| signal.window.is_some()) {
-            let (value, threshold) = signal.distance.map(|distance| (distance.value, distance.threshold)).unzip();
+            let value = signal.distance.map(|distance| distance.value);
+            let threshold = signal.distance.map(|distance| distance.threshold);
             found.push((new_finding(version, &signal.signal, value, threshold), signal.level == "drifting"));
         }
         // What is not counted any more does not drift.

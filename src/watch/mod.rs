@@ -80,9 +80,10 @@ impl WatchCommand {
         if self.drift.len() > MAX_DRIFT_SERVERS {
             return Err(ServerError::Configuration(format!("--drift: more than {MAX_DRIFT_SERVERS} servers")));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::runtime)?;
         runtime.block_on(async {
-            let shutdown = Shutdown::from_signals()?;
+            let shutdown = Shutdown::from_signals().map_err(ServerError::runtime)?;
             let (mut watcher, _delivering) = Watcher::new(&self).map_err(ServerError::Configuration)?;
             let _metrics = watcher.serve_metrics().await?;
             if self.once {

@@ -133,16 +133,18 @@ fn parse_python_int(text: &str) -> Option<i64> {
 /// # Errors
 /// [`ManifestError`] if there are none or too many, or one of no or excessive length.
 pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
-    let reason = if !(1..=MAX_LABELS).contains(&labels.len()) {
-        format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len())
-    } else if let Some((number, bytes)) =
-        labels.iter().map(String::len).enumerate().find(|(_, bytes)| !(1..=MAX_LABEL_BYTES).contains(bytes))
-    {
-        format!("label {number} has {bytes} bytes, where 1 to {MAX_LABEL_BYTES} are possible")
-    } else {
-        return Ok(());
-    };
-    Err(ManifestError::new("labels", reason))
+    if !(1..=MAX_LABELS).contains(&labels.len()) {
+        let reason = format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len());
+        return Err(ManifestError::new("labels", reason));
+    }
+    let mut lengths = labels.iter().map(String::len).enumerate();
+    match lengths.find(|(_, bytes)| !(1..=MAX_LABEL_BYTES).contains(bytes)) {
+        Some((number, bytes)) => {
+            let reason = format!("label {number} has {bytes} bytes, where 1 to {MAX_LABEL_BYTES} are possible");
+            Err(ManifestError::new("labels", reason))
+        }
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-use super::class_specs::{BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec, setting_error};
+use super::class_specs::{
+    BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec, nullable_bool_setting, setting_error,
+};
 use super::classes::{ResolvedClass, TokenizerClass, resolve_class};
 use super::file_check::{check_components, load_error};
 use super::file_names::{config_error, file_error};
@@ -63,8 +65,7 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
         inner.with_post_processor(Some(processor));
         set_key(&mut described, "post_processor", post);
     }
-    let build = BuildContext { settings, file: &described, special_tokens: &special };
-    inner.set_encode_special_tokens(build.nullable_bool_setting("split_special_tokens", false)?);
+    inner.set_encode_special_tokens(nullable_bool_setting(settings, "split_special_tokens", false)?);
     let tokens = inner.get_added_tokens_decoder();
     let listed = tokens.iter().map(|(id, token)| json!({ "id": id, "content": token.content })).collect();
     set_key(&mut described, "added_tokens", listed);

@@ -15,7 +15,7 @@ mod gpt2_family;
 mod sentencepiece_family;
 mod spec;
 
-pub(super) use build_context::{BuildContext, setting_error};
+pub(super) use build_context::{BuildContext, nullable_bool_setting, setting_error};
 pub(super) use spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
 
 /// The class of this name.

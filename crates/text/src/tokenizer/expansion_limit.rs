@@ -84,12 +84,11 @@ impl ExpansionLimit {
         }
         let mut normalized = NormalizedString::from(text);
         for step in &self.steps {
-            let mut length = step.measure_bytes(normalized.get(), limit)?;
-            if length <= limit {
-                step.normalizer.normalize(&mut normalized).map_err(|_| TokenizeError::Failed)?;
-                length = normalized.get().len();
+            if step.measure_bytes(normalized.get(), limit)? > limit {
+                return Err(TokenizeError::NormalizedTooLong { limit });
             }
-            if length > limit {
+            step.normalizer.normalize(&mut normalized).map_err(|_| TokenizeError::Failed)?;
+            if normalized.get().len() > limit {
                 return Err(TokenizeError::NormalizedTooLong { limit });
             }
         }

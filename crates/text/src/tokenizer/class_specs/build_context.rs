@@ -7,30 +7,23 @@ use super::super::special_tokens::SpecialTokens;
 use crate::manifest::ManifestError;
 
 /// What rules are built of.
-pub(crate) struct BuildContext<'a> {
+pub(in crate::tokenizer) struct BuildContext<'a> {
     /// `tokenizer_config.json`.
-    pub(crate) settings: &'a Map<String, Value>,
+    pub(in crate::tokenizer) settings: &'a Map<String, Value>,
     /// `tokenizer.json`.
-    pub(crate) file: &'a Value,
-    pub(crate) special_tokens: &'a SpecialTokens,
+    pub(in crate::tokenizer) file: &'a Value,
+    pub(in crate::tokenizer) special_tokens: &'a SpecialTokens,
 }
 
 impl BuildContext<'_> {
     /// A setting that is true or false.
     pub(super) fn bool_setting(&self, key: &str, default: bool) -> Result<bool, ManifestError> {
-        match self.settings.get(key) {
-            None => Ok(default),
-            Some(Value::Bool(value)) => Ok(*value),
-            Some(other) => Err(setting_error(key, other, "true or false")),
-        }
+        bool_setting(self.settings, key, default)
     }
 
     /// A setting that is true or false, where `null` means false.
-    pub(crate) fn nullable_bool_setting(&self, key: &str, default: bool) -> Result<bool, ManifestError> {
-        match self.settings.get(key) {
-            Some(Value::Null) => Ok(false),
-            _ => self.bool_setting(key, default),
-        }
+    pub(super) fn nullable_bool_setting(&self, key: &str, default: bool) -> Result<bool, ManifestError> {
+        nullable_bool_setting(self.settings, key, default)
     }
 
     /// A setting that is true or false, or `null` for "as the class thinks best".
@@ -87,6 +80,26 @@ impl BuildContext<'_> {
     }
 }
 
+fn bool_setting(settings: &Map<String, Value>, key: &str, default: bool) -> Result<bool, ManifestError> {
+    match settings.get(key) {
+        None => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(other) => Err(setting_error(key, other, "true or false")),
+    }
+}
+
+/// A setting that is true or false, where `null` means false.
+pub(in crate::tokenizer) fn nullable_bool_setting(
+    settings: &Map<String, Value>,
+    key: &str,
+    default: bool,
+) -> Result<bool, ManifestError> {
+    match settings.get(key) {
+        Some(Value::Null) => Ok(false),
+        _ => bool_setting(settings, key, default),
+    }
+}
+
 /// How many extra special tokens a setting asks for.
 pub(super) fn count_setting(settings: &Map<String, Value>, key: &str, default: usize) -> usize {
     /// More than any checkpoint has.
@@ -96,6 +109,6 @@ pub(super) fn count_setting(settings: &Map<String, Value>, key: &str, default: u
 }
 
 /// An error about a setting that is not what it should be.
-pub(crate) fn setting_error(key: &str, value: &Value, expected: &str) -> ManifestError {
+pub(in crate::tokenizer) fn setting_error(key: &str, value: &Value, expected: &str) -> ManifestError {
     config_error(format!("{key} is {value}, where {expected} is expected"))
 }

@@ -7,46 +7,46 @@ use super::build_context::BuildContext;
 use crate::manifest::ManifestError;
 
 /// One class.
-pub(crate) struct ClassSpec {
-    pub(crate) name: &'static str,
+pub(in crate::tokenizer) struct ClassSpec {
+    pub(in crate::tokenizer) name: &'static str,
     /// The type of its model in `tokenizer.json`.
-    pub(crate) model_type: &'static str,
+    pub(in crate::tokenizer) model_type: &'static str,
     /// Special tokens where the settings name none.
-    pub(crate) default_tokens: &'static [DefaultTokens],
+    pub(super) default_tokens: &'static [DefaultTokens],
     /// It gives the second of two texts another type than the first.
-    pub(crate) has_type_ids: bool,
+    pub(in crate::tokenizer) has_type_ids: bool,
     /// It pads on the left.
-    pub(crate) pads_left: bool,
+    pub(in crate::tokenizer) pads_left: bool,
     /// The rules of the file stay; only the post-processor is the class's.
-    pub(crate) keeps_file_components: bool,
+    pub(in crate::tokenizer) keeps_file_components: bool,
     /// Extra special tokens where the settings name none.
-    pub(crate) extra_tokens: fn(&Map<String, Value>) -> Vec<String>,
+    pub(super) extra_tokens: fn(&Map<String, Value>) -> Vec<String>,
     /// The rules under these settings.
-    pub(crate) build_components: fn(&BuildContext<'_>) -> Result<TokenizerComponents, ManifestError>,
+    pub(in crate::tokenizer) build_components: fn(&BuildContext<'_>) -> Result<TokenizerComponents, ManifestError>,
 }
 
 impl ClassSpec {
     /// Its special tokens where the settings name none.
-    pub(crate) fn special_token_defaults(&self) -> SpecialTokenDefaults {
+    pub(in crate::tokenizer) fn special_token_defaults(&self) -> SpecialTokenDefaults {
         SpecialTokenDefaults { class_name: self.name, tokens: self.default_tokens, extra_tokens: self.extra_tokens }
     }
 }
 
 /// What a class builds.
 #[derive(Default)]
-pub(crate) struct TokenizerComponents {
+pub(in crate::tokenizer) struct TokenizerComponents {
     /// Parameters of the model; vocabulary and merges stay.
-    pub(crate) model: Value,
-    pub(crate) normalizer: Value,
-    pub(crate) pre_tokenizer: Value,
-    pub(crate) post_processor: PostProcessorSpec,
+    pub(in crate::tokenizer) model: Value,
+    pub(in crate::tokenizer) normalizer: Value,
+    pub(in crate::tokenizer) pre_tokenizer: Value,
+    pub(in crate::tokenizer) post_processor: PostProcessorSpec,
     /// Special tokens are added once more in the end.
-    pub(crate) readd_mode: ReaddMode,
+    pub(in crate::tokenizer) readd_mode: ReaddMode,
 }
 
 /// The post-processor: what stands around texts.
 #[derive(Default)]
-pub(crate) enum PostProcessorSpec {
+pub(in crate::tokenizer) enum PostProcessorSpec {
     /// The file's, or none.
     #[default]
     File,
