@@ -69,12 +69,14 @@ impl DatabaseFileHealth {
 
     /// What is wrong with the file or with the data directory.
     pub(super) fn fault(&self) -> Option<StorageFault> {
+        let lost = || self.directory.as_ref().is_some_and(|directory| !directory.check_identity());
+        self.damage().or_else(|| lost().then_some(StorageFault::DirectoryLost))
+    }
+
+    /// What errors said of the file. Looks at no disk.
+    pub(super) fn damage(&self) -> Option<StorageFault> {
         let is_suspect = self.suspect_until.lock().is_some_and(|until| Instant::now() < until);
-        if is_suspect || self.is_damaged.load(Ordering::Relaxed) {
-            return Some(StorageFault::DatabaseDamaged);
-        }
-        let lost = self.directory.as_ref().filter(|directory| !directory.check_identity());
-        lost.map(|_| StorageFault::DirectoryLost)
+        (is_suspect || self.is_damaged.load(Ordering::Relaxed)).then_some(StorageFault::DatabaseDamaged)
     }
 
     /// Notes what an error says of the file.

@@ -94,7 +94,7 @@ impl Database {
     /// Why nothing can be kept in it, if so.
     #[must_use]
     pub fn database_fault(&self) -> Option<StorageFault> {
-        self.storage_fault().filter(|fault| self.is_sqlite || *fault == StorageFault::DatabaseDamaged)
+        if self.is_sqlite { self.file_health.fault() } else { self.file_health.damage() }
     }
 
     /// The data directory, where it is watched.

@@ -1,12 +1,12 @@
 //! What is asked of an MLflow server (REST API 2.0, as of MLflow 2.9 to 3.18).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::iter;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,7 +84,7 @@ pub struct Artifact {
 struct PresignedUrl {
     url: String,
     #[serde(default)]
-    headers: HashMap<String, String>,
+    headers: BTreeMap<String, String>,
 }
 
 impl MlflowClient {
@@ -234,8 +234,13 @@ impl MlflowClient {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or_else(|| invalid_response("a presigned address that is no URL of HTTP"))?;
-        let headers = HeaderMap::try_from(&place.headers)
-            .map_err(|_| invalid_response("a presigned address with headers that are none"))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &place.headers {
+            let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) else {
+                return Err(invalid_response("a presigned address with headers that are none"));
+            };
+            headers.insert(name, value);
+        }
         // The credentials are the MLflow server's only.
         send_checked(self.http.get(url).headers(headers)).await
     }

@@ -70,7 +70,7 @@ pub async fn pull_model(
 
 async fn pull(client: &MlflowClient, store: &Store, request: PullRequest) -> Result<VersionRecord, PullError> {
     let (uri, run, source) = pin_version(client, &request.uri).await?;
-    let root = resolve_proxied_path(client, uri.to_string()).await?;
+    let root = resolve_proxied_path(client, uri.clone()).await?;
     let presigned = client.is_presigned_only().await?;
     let listed = list_files(client, &root).await?;
     if !listed.iter().any(|file| file.path == MLMODEL_FILE_NAME) {
@@ -148,15 +148,18 @@ async fn run_model_uri(client: &MlflowClient, run: &str, path: &str) -> Result<S
     Ok(client.run_model_artifact_uri(&experiment, run, name).await?)
 }
 
-/// The path by which the server itself gives files away that are at a place, or are those of a model.
-async fn resolve_proxied_path(client: &MlflowClient, mut place: String) -> Result<String, PullError> {
+/// The path by which the server itself gives away the files of a model.
+async fn resolve_proxied_path(client: &MlflowClient, model: ModelUri) -> Result<String, PullError> {
+    let mut place = String::new();
+    let mut uri = Ok(model);
     for _ in 0..MAX_URI_HOPS {
-        match place.parse::<ModelUri>() {
-            Ok(ModelUri::LoggedModel(id)) => place = client.logged_model_artifact_uri(&id).await?,
-            Ok(ModelUri::Version(name, version)) => place = client.version_artifact_uri(&name, &version).await?,
-            Ok(ModelUri::Run(run, path)) => place = run_model_uri(client, &run, &path).await?,
+        place = match uri {
+            Ok(ModelUri::LoggedModel(id)) => client.logged_model_artifact_uri(&id).await?,
+            Ok(ModelUri::Version(name, version)) => client.version_artifact_uri(&name, &version).await?,
+            Ok(ModelUri::Run(run, path)) => run_model_uri(client, &run, &path).await?,
             _ => return proxied_path(&client.base_url, &place).or_else(invalid_model),
-        }
+        };
+        uri = place.parse::<ModelUri>();
     }
     invalid_model("where the files are leads from one place to another without an end")
 }

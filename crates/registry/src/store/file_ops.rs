@@ -46,7 +46,8 @@ pub(super) fn copy_verified(from: &Path, to: &Path, file: &FileRecord) -> Result
 
 /// True if two files, or the files in two directories, are the same.
 pub(super) fn has_same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    if !one.is_dir() {
+    // An error says nothing of the other one.
+    if !fs::metadata(one)?.is_dir() {
         return Ok(other.is_file() && has_same_bytes(one, other)?);
     }
     let names = entry_names(one)?;
@@ -79,9 +80,11 @@ fn has_same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
         if mine.is_empty() {
             return Ok(true);
         }
-        other.read_exact(others)?;
-        if mine != others {
-            return Ok(false);
+        match other.read_exact(others) {
+            Ok(()) if mine == others => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
         }
     }
 }

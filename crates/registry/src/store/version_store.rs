@@ -160,12 +160,12 @@ impl Store {
     /// If the disk does not allow it.
     pub fn collect_garbage(&self, named: &BTreeSet<String>) -> io::Result<usize> {
         let mut gone = 0;
-        for directory in [&self.incoming, &self.versions] {
+        for (directory, kept) in [(&self.incoming, None), (&self.versions, Some(named))] {
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let age = clock::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-                if age > UNREFERENCED_RETENTION && !named.contains(&name) {
+                if age > UNREFERENCED_RETENTION && !kept.is_some_and(|kept| kept.contains(&name)) {
                     match self.rename_for_deletion(&entry.path()).and_then(|hidden| remove_recursive(&hidden)) {
                         Ok(()) => gone += 1,
                         // One that cannot be deleted does not keep the others.
