@@ -8,7 +8,7 @@ mod render;
 use predictd_api::experiments::{
     ArmBody, ExperimentDesignBody, ExperimentView, PowerTargetBody, PromoteRequest, RolloutBody, RolloutStepBody,
 };
-use predictd_api::state_change::StateChangeRequest;
+use predictd_api::reason::ReasonBody;
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -72,7 +72,7 @@ impl ExperimentsCommand {
 }
 
 fn change_state(client: &Client, change: StateChangeArgs, action: &str) -> Result<Value, String> {
-    client.act(&format!("/admin/experiments/{}", change.name), action, &StateChangeRequest { reason: change.reason })
+    client.act(&format!("/admin/experiments/{}", change.name), action, &ReasonBody { reason: change.reason })
 }
 
 /// What is to be compared, by options or a file. The server judges what is in the file.

@@ -19,7 +19,7 @@ use std::path::Path;
 use predictd_api::models::{
     ActivateRequest, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, UploadedFile,
 };
-use predictd_api::state_change::StateChangeRequest;
+use predictd_api::reason::ReasonBody;
 use predictd_registry::record::FileRecord;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl ModelsCommand {
                 client.act(&format!("/admin/models/{name}"), "activate", &body)
             }
             ModelsAction::Rollback { name, reason } => {
-                client.act(&format!("/admin/models/{name}"), "rollback", &StateChangeRequest { reason })
+                client.act(&format!("/admin/models/{name}"), "rollback", &ReasonBody { reason })
             }
             ModelsAction::Metrics { name, version, metrics } => {
                 let path = format!("/admin/models/{name}/versions/{version}/metrics");

@@ -2,7 +2,7 @@
 //!
 //! - [`models`]: of `/admin/models`
 //! - [`experiments`], [`experiment_results`]: of `/admin/experiments`
-//! - [`state_change`]: of changes of both that need a reason only
+//! - [`reason`]: of changes of both that need a reason only
 //! - [`feedback`]: of `/admin/feedback`; [`drift`]: of `/admin/drift`
 //!
 //! Requests refuse unknown fields. Answers accept them: the server may be newer than its client.
@@ -12,4 +12,4 @@ pub mod experiment_results;
 pub mod experiments;
 pub mod feedback;
 pub mod models;
-pub mod state_change;
+pub mod reason;

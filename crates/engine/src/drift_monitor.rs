@@ -7,7 +7,7 @@ use predictd_drift::profile::ProfileAccuracy;
 use predictd_drift::{
     DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings, to_f64,
 };
-use predictd_metrics::SignalStatus;
+use predictd_metrics::SignalGauges;
 use predictd_metrics::version_metrics::VersionMetrics;
 use predictd_platform::clock;
 use predictd_text::heads::{Head, HeadOutcome, HeadOutput};
@@ -135,10 +135,10 @@ impl DriftMonitor {
 
     /// Each signal that there is, for metrics.
     #[must_use]
-    pub fn current_signals(&self) -> Vec<SignalStatus> {
+    pub fn current_signals(&self) -> Vec<SignalGauges> {
         let signals = self.state.lock().drift.signal_reports().into_iter();
         let evaluated = signals.filter(|signal| signal.min_window_texts.is_some());
-        let statuses = evaluated.map(|signal| SignalStatus {
+        let statuses = evaluated.map(|signal| SignalGauges {
             signal: signal.signal.name(),
             is_drifting: signal.level == DriftLevel::Drifting,
             distance: signal.divergence.map(|distance| (distance.value, distance.threshold())),

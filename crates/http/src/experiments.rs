@@ -18,7 +18,7 @@ use predictd_api::experiments::{
     ExperimentChangeResponse, ExperimentDesignBody, ExperimentListView, ExperimentView, PromoteRequest,
 };
 use predictd_api::models::AuditEntryView;
-use predictd_api::state_change::StateChangeRequest;
+use predictd_api::reason::ReasonBody;
 use predictd_experiments::experiment::Experiment;
 use predictd_registry::database::experiments::ResultDetail;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
@@ -144,7 +144,7 @@ pub async fn define(order: ChangeOrder<ExperimentPath, ExperimentDesignBody>) ->
 
 /// Start an experiment, or go on with it.
 #[utoipa::path(post, path = "/admin/experiments/{name}/start")]
-pub async fn start(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+pub async fn start(order: ChangeOrder<ExperimentPath, ReasonBody>) -> ExperimentChangeAnswer {
     apply_change(order, "start", |services, name, _, context| async move {
         services.experiments.start(&name, &context).await
     })
@@ -153,7 +153,7 @@ pub async fn start(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> Ex
 
 /// Pause an experiment: everybody gets the active version.
 #[utoipa::path(post, path = "/admin/experiments/{name}/pause")]
-pub async fn pause(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+pub async fn pause(order: ChangeOrder<ExperimentPath, ReasonBody>) -> ExperimentChangeAnswer {
     apply_change(order, "pause", |services, name, _, context| async move {
         services.experiments.pause(&name, &context).await
     })
@@ -162,7 +162,7 @@ pub async fn pause(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> Ex
 
 /// End an experiment for good: everybody gets the active version.
 #[utoipa::path(post, path = "/admin/experiments/{name}/end")]
-pub async fn end(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+pub async fn end(order: ChangeOrder<ExperimentPath, ReasonBody>) -> ExperimentChangeAnswer {
     apply_change(order, "end", |services, name, request, context| async move {
         services.experiments.end(&name, request.reason, &context).await
     })

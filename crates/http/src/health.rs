@@ -138,7 +138,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
         metrics.set_feedback_waiting(services.feedback.spooled_bytes());
     }
     let text = metrics
-        .render(&app.models.registry.snapshot().version_statuses())
+        .render(&app.models.registry.snapshot().version_gauges())
         .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -19,7 +19,7 @@ use predictd_api::models::{
     ActivateRequest, AuditEntryView, MetricsRequest, ModelChangeView, PinRequest, RegisterRequest, RegisteredModel,
     RegisteredModelList,
 };
-use predictd_api::state_change::StateChangeRequest;
+use predictd_api::reason::ReasonBody;
 use predictd_registry::ResolveError;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::mlflow::pull::PullRequest;
@@ -121,7 +121,7 @@ pub async fn activate(order: ChangeOrder<ModelPath, ActivateRequest>) -> ModelCh
 
 /// Make the version the one that answers that did so before.
 #[utoipa::path(post, path = "/admin/models/{name}/rollback")]
-pub async fn roll_back(order: ChangeOrder<ModelPath, StateChangeRequest>) -> ModelChangeAnswer {
+pub async fn roll_back(order: ChangeOrder<ModelPath, ReasonBody>) -> ModelChangeAnswer {
     apply_change(order, "rollback", |services, [name], _, context| async move {
         services.models.roll_back(&name, &context).await
     })

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use prometheus::{GaugeVec, Result};
 
 use super::metric_factory::{MetricFactory, to_f64};
-use super::version_status::{SignalStatus, VersionStatus};
+use super::version_gauges::{SignalGauges, VersionGauges};
 
 /// How right a model version was lately.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,11 +64,11 @@ impl DriftGauges {
     }
 
     /// Forgets what was true at the last scrape.
-    pub(super) fn update(&self, versions: &[VersionStatus]) {
+    pub(super) fn update(&self, versions: &[VersionGauges]) {
         let Self { distance, threshold, drifting } = self;
         [distance, threshold, drifting].into_iter().for_each(GaugeVec::reset);
         for version in versions {
-            for SignalStatus { signal, is_drifting, distance: measured } in &version.signals {
+            for SignalGauges { signal, is_drifting, distance: measured } in &version.signals {
                 let names = [version.model.as_str(), version.version.as_str(), signal];
                 drifting.with_label_values(&names).set((*is_drifting).into());
                 if let Some((value, limit)) = measured {

@@ -18,8 +18,8 @@ pub mod requests;
 pub mod scrape_gauges;
 pub mod system_sampler;
 pub mod traffic_summary;
+mod version_gauges;
 pub mod version_metrics;
-mod version_status;
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ use registry_metrics::RegistryMetrics;
 pub use requests::{RefusalReason, RequestMetrics, RequestOutcome, TimeoutStage};
 use scrape_gauges::ScrapeGauges;
 pub use system_sampler::SystemMetrics;
+pub use version_gauges::{SignalGauges, VersionGauges};
 use version_metrics::{VersionMetricVecs, VersionMetrics};
-pub use version_status::{SignalStatus, VersionStatus};
 
 /// Where a panic was caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +251,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If a metric cannot be written down.
-    pub fn render(&self, versions: &[VersionStatus]) -> Result<Vec<u8>> {
+    pub fn render(&self, versions: &[VersionGauges]) -> Result<Vec<u8>> {
         self.system.refresh();
         // One scrape at a time: another would read half of the updated gauges.
         let scrape_gauges = self.scrape_gauges.lock();

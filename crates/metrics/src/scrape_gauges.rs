@@ -4,7 +4,7 @@ use prometheus::{GaugeVec, Result};
 
 use super::drift::DriftGauges;
 use super::metric_factory::{MetricFactory, to_f64};
-use super::version_status::VersionStatus;
+use super::version_gauges::VersionGauges;
 
 /// What is true at the moment of a scrape only.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl ScrapeGauges {
     }
 
     /// Forgets what was true at the last scrape.
-    pub(super) fn update(&self, versions: &[VersionStatus]) {
+    pub(super) fn update(&self, versions: &[VersionGauges]) {
         let Self { state, active, device, fallback, queued, oldest_wait: oldest, expected_wait: wait, drift } = self;
         drift.update(versions);
         [state, active, device, fallback, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);

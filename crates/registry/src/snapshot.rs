@@ -11,7 +11,7 @@ use predictd_engine::loaded_version::LoadedVersion;
 use predictd_engine::loader;
 use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
 use predictd_experiments::counters::ActivePhase;
-use predictd_metrics::VersionStatus;
+use predictd_metrics::VersionGauges;
 use predictd_text::manifest::ManifestError;
 
 use super::models_directory::{self, MissingVersions};
@@ -203,13 +203,13 @@ impl Snapshot {
 
     /// Every version as it is at this moment.
     #[must_use]
-    pub fn version_statuses(&self) -> Vec<VersionStatus> {
+    pub fn version_gauges(&self) -> Vec<VersionGauges> {
         let mut statuses = Vec::new();
         for (model, served) in &self.models {
             let answers = served.active().map(|(version, _)| version);
             for (version, state) in &served.versions {
                 let loaded = state.ready();
-                statuses.push(VersionStatus {
+                statuses.push(VersionGauges {
                     model: model.clone(),
                     version: version.as_str().to_owned(),
                     state: state.name(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use predictd::metrics::drift::AccuracyStatus;
 use predictd::metrics::experiments::ArmStatus;
 use predictd::metrics::{
-    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, SignalStatus, TimeoutStage, VersionStatus,
+    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, SignalGauges, TimeoutStage, VersionGauges,
 };
 use serde_json::json;
 
@@ -53,7 +53,7 @@ fn metric_descriptions() -> String {
     metrics.experiments.record_shadow("e", "shade", "agreed");
     let arm = ArmStatus { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 0.0 };
     metrics.experiments.set_results("e", [arm], false);
-    let now = VersionStatus {
+    let now = VersionGauges {
         model: "m".to_owned(),
         version: "1".to_owned(),
         state: "ready",
@@ -63,7 +63,7 @@ fn metric_descriptions() -> String {
         queued_texts: 1,
         oldest_wait: Duration::ZERO,
         expected_wait: Duration::ZERO,
-        signals: vec![SignalStatus { signal: "labels", is_drifting: true, distance: Some((0.5, 0.3)) }],
+        signals: vec![SignalGauges { signal: "labels", is_drifting: true, distance: Some((0.5, 0.3)) }],
     };
     let text = String::from_utf8(metrics.render(&[now]).unwrap()).unwrap();
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

@@ -4,7 +4,7 @@ use predictd_api::models::{
     ActivateRequest, AuditEntryView, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, RegisteredVersion,
     UploadedFile,
 };
-use predictd_api::state_change::StateChangeRequest;
+use predictd_api::reason::ReasonBody;
 use predictd_registry::database::{AuditEntry, ChangeOutcome};
 use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
 use predictd_registry::record::{FileRecord, ModelRecord, Origin};
@@ -193,7 +193,7 @@ impl ChangeBody for ActivateRequest {
     }
 }
 
-impl ChangeBody for StateChangeRequest {
+impl ChangeBody for ReasonBody {
     const IS_OPTIONAL: bool = true;
 
     fn reason(&self) -> Option<&String> {

@@ -1,10 +1,10 @@
-//! A model version at the moment of a scrape.
+//! The values of a model version's gauges at the moment of a scrape.
 
 use std::time::Duration;
 
-/// One model version at this moment.
+/// The gauges of one model version.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VersionStatus {
+pub struct VersionGauges {
     /// Name of the model.
     pub model: String,
     /// The version.
@@ -24,12 +24,12 @@ pub struct VersionStatus {
     /// When a text that came now would be answered.
     pub expected_wait: Duration,
     /// How its texts and answers compare with its profile; none without one.
-    pub signals: Vec<SignalStatus>,
+    pub signals: Vec<SignalGauges>,
 }
 
 /// One signal of a model version at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SignalStatus {
+pub struct SignalGauges {
     /// Its name.
     pub signal: &'static str,
     /// It says that live texts are not like those of the profile.

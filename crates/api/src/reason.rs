@@ -1,11 +1,11 @@
-//! The body of changes that need a reason only: a rollback, and the start, pause and end of an experiment.
+//! The body of a change that says only why: a rollback, and the start, pause and end of an experiment.
 
 use serde::{Deserialize, Serialize};
 
 /// Why something is done.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StateChangeRequest {
+pub struct ReasonBody {
     /// For the history.
     pub reason: Option<String>,
 }
