@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use predictd_api::problem::Problem;
 use predictd_platform::clock;
 use predictd_registry::http_client::{install_crypto_provider, root_cause};
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
@@ -178,10 +179,9 @@ fn send_once(request: &RequestBuilder) -> Result<Response, String> {
 fn json(answer: Response) -> Result<Value, String> {
     let status = answer.status();
     let body = answer.bytes().map_err(|error| root_cause(&error))?;
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status.is_success() {
-        return Ok(value);
+        return Ok(serde_json::from_slice(&body).unwrap_or_default());
     }
-    let detail = value.get("detail").and_then(Value::as_str);
-    Err(detail.map_or_else(|| format!("the server answered with {status}"), str::to_owned))
+    let problem = serde_json::from_slice::<Problem>(&body);
+    Err(problem.map_or_else(|_| format!("the server answered with {status}"), |problem| problem.detail))
 }

@@ -10,7 +10,7 @@ const DEPENDENCY_OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("tower-http", &["http"]),
-    ("utoipa", &["http"]),
+    ("utoipa", &["api", "http"]),
     ("utoipa-axum", &["http"]),
     ("sqlx", &["registry"]),
     ("opentelemetry", &["telemetry"]),

@@ -3,6 +3,7 @@
 //! - [`models`]: of `/admin/models`
 //! - [`experiments`], [`experiment_results`]: of `/admin/experiments`
 //! - [`reason`]: of changes of both that need a reason only
+//! - [`problem`]: of errors
 //! - [`feedback`]: of `/admin/feedback`; [`drift`]: of `/admin/drift`
 //!
 //! Requests refuse unknown fields. Answers accept them: the server may be newer than its client.
@@ -12,4 +13,5 @@ pub mod experiment_results;
 pub mod experiments;
 pub mod feedback;
 pub mod models;
+pub mod problem;
 pub mod reason;

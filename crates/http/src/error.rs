@@ -10,12 +10,11 @@ use std::time::Duration;
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use predictd_api::problem::{FieldError, Problem};
 use predictd_engine::{InferenceError, ItemError};
 use predictd_platform::clock;
 use predictd_registry::ResolveError;
 use predictd_text::tokenizer::TokenizeError;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 /// Longest detail, in bytes.
 const MAX_DETAIL_BYTES: usize = 512;
@@ -157,16 +156,6 @@ impl Code {
     }
 }
 
-/// One thing that is wrong with a request.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct FieldError {
-    /// Where it stands in the body: a JSON pointer (RFC 6901).
-    #[schema(example = "/texts/3")]
-    pub pointer: String,
-    /// What is wrong there.
-    pub detail: String,
-}
-
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
 pub struct ApiError {
@@ -178,27 +167,6 @@ pub struct ApiError {
     pub errors: Vec<FieldError>,
     /// Seconds until it makes sense to try again, if that is known.
     pub retry_after_seconds: Option<u32>,
-}
-
-/// Problem details as RFC 9457 has them.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
-    /// Names the kind of problem: a place on the documentation page.
-    #[serde(rename = "type")]
-    #[schema(example = "/docs#invalid-request")]
-    pub kind: String,
-    /// The same words for every problem of this kind.
-    pub title: &'static str,
-    /// The status of the answer, or of this item.
-    pub status: u16,
-    /// What went wrong.
-    pub detail: String,
-    /// The request's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
-    /// What is wrong where.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldError>,
 }
 
 impl ApiError {
@@ -229,7 +197,7 @@ impl ApiError {
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
         Problem {
             kind: self.code.type_uri(),
-            title: self.code.title(),
+            title: self.code.title().into(),
             status: self.code.status().as_u16(),
             detail,
             instance,

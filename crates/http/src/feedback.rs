@@ -8,6 +8,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use predictd_api::problem::{FieldError, Problem};
 use predictd_experiments::receipts::ReceiptError;
 use predictd_inference::feedback_service::{Feedback, FeedbackError};
 use predictd_registry::feedback::FeedbackWriteOutcome;
@@ -16,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::body::{RequestBody, ValidatedJson};
 use super::caller::Caller;
-use super::error::{ApiError, Code, FieldError, Problem};
+use super::error::{ApiError, Code};
 use super::json;
 use super::rate_limit;
 use super::state::App;

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use predictd_api::problem::Problem;
 use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
@@ -15,7 +16,7 @@ use predictd_telemetry::spans::SpanTracer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{ApiError, Code, Problem};
+use super::error::{ApiError, Code};
 use super::state::{App, TelemetryState};
 
 /// State of the server and its models.

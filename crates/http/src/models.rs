@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use predictd_api::problem::Problem;
 use predictd_registry::{ResolveError, ServedModel, VersionState};
 use predictd_text::activation::Activation;
 use predictd_text::text_policies::OverflowPolicy;
@@ -12,7 +13,7 @@ use predictd_text::tokenizer::Tokenizer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{ApiError, Problem};
+use super::error::ApiError;
 use super::registry::path_params::ModelPath;
 use super::state::App;
 

@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use predictd_api::problem::Problem;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
 use predictd_inference::{InferenceRequest, InputPart};
@@ -13,7 +14,7 @@ use validator::{Validate, ValidateArgs};
 
 use super::body::{RequestBody, ValidatedJson};
 use super::candidate_labels::{self, CandidateLabel};
-use super::error::{ApiError, Problem};
+use super::error::ApiError;
 use super::inference_call::{InferenceCall, next_prediction};
 use super::json;
 use super::prediction::{Prediction, ResponseOptions};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use predictd_api::problem::Problem;
 use utoipa::openapi::path::{Operation, Paths};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::error::Problem;
 use super::state::App;
 use super::{admin_guard, auth, body, docs, rate_limit};
 use crate::api_keys::Scope;

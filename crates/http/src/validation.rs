@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use predictd_api::problem::FieldError;
 use validator::{ValidationError, ValidationErrors};
 
-use super::error::{ApiError, FieldError};
+use super::error::ApiError;
 use crate::settings::RequestLimits;
 
 /// What the field checks of `validator` found, with a pointer each.

@@ -1,12 +1,13 @@
 //! The wire types of `POST /batch_predict`.
 
+use predictd_api::problem::Problem;
 use predictd_inference::arm_route::ModelSelector;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs};
 
 use crate::body::RequestBody;
-use crate::error::{ApiError, Problem};
+use crate::error::ApiError;
 use crate::json;
 use crate::prediction::{Prediction, ResponseOptions};
 use crate::settings::RequestLimits;
