@@ -132,7 +132,7 @@ impl LoadedVersion {
         let request = InferenceRequest::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
         let on_cancel = || self.runner.queue.cancel(&request);
-        let mut queue_guard = CancelGuard { is_answered: false, on_cancel };
+        let mut cancel_guard = CancelGuard { is_answered: false, on_cancel };
         let (jobs, replies) = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
         if is_small && bytes <= self.inline_tokenize_bytes {
             tokenize_and_enqueue(&self.runner, &request, jobs);
@@ -145,7 +145,7 @@ impl LoadedVersion {
         for reply in replies {
             outputs.push(reply.await.map_err(|_| InferenceError::Closed)?);
         }
-        queue_guard.is_answered = true;
+        cancel_guard.is_answered = true;
         Ok(outputs)
     }
 
