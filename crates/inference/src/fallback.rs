@@ -17,100 +17,98 @@ const FALLBACK_RESERVE_TIME: Duration = Duration::from_millis(50);
 /// Most texts that count as few.
 const MAX_FEW_TEXTS: usize = 16;
 
-impl Attempt<'_> {
-    /// Infers the items with the version of the route, and with its fallback what that did not answer.
-    ///
-    /// # Errors
-    /// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
-    pub(super) async fn infer_route(self, inputs: Vec<Input>) -> AttemptOutcome {
-        let ArmRoute { model, assignment } = self.route;
-        let Some(assignment) = assignment else { return self.infer(model, inputs).await };
-        let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
-        active_phase.record_request(*arm_index, self.text_count, user_bucketing.as_ref());
-        let guard = AttemptGuard {
-            metrics: self.metrics,
-            active_phase,
-            arm_index: *arm_index,
-            started_at: Instant::now(),
-            is_pending: true,
-        };
-        if let Some(fallback) = fallback {
-            return self.infer_with_fallback(fallback, inputs, guard).await;
-        }
-        let answers = self.infer(model, inputs).await;
-        match main_failure(&answers) {
-            // The control refuses the request: the request is wrong.
-            Some(failure) if failure.is_client_error() => guard.discard(),
-            failure => guard.record_outcome(failure.as_ref()),
-        }
-        answers
+/// Infers the items with the version of the route, and with its fallback what that did not answer.
+///
+/// # Errors
+/// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
+pub(super) async fn infer_route(attempt: Attempt<'_>, inputs: Vec<Input>) -> AttemptOutcome {
+    let ArmRoute { model, assignment } = attempt.route;
+    let Some(assignment) = assignment else { return attempt.infer(model, inputs).await };
+    let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
+    active_phase.record_request(*arm_index, attempt.text_count, user_bucketing.as_ref());
+    let guard = AttemptGuard {
+        metrics: attempt.metrics,
+        active_phase,
+        arm_index: *arm_index,
+        started_at: Instant::now(),
+        is_pending: true,
+    };
+    if let Some(fallback) = fallback {
+        return infer_with_fallback(attempt, fallback, inputs, guard).await;
     }
+    let answers = attempt.infer(model, inputs).await;
+    match main_failure(&answers) {
+        // The control refuses the request: the request is wrong.
+        Some(failure) if failure.is_client_error() => guard.discard(),
+        failure => guard.record_outcome(failure.as_ref()),
+    }
+    answers
+}
 
-    async fn infer_with_fallback(
-        self,
-        fallback: &ResolvedModel,
-        inputs: Vec<Input>,
-        guard: AttemptGuard<'_>,
-    ) -> AttemptOutcome {
-        // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
-        let first = self.infer(&self.route.model, inputs.clone());
-        let first = tokio::time::timeout_at(self.arm_deadline(fallback).into(), first).await;
-        let first = first.unwrap_or(Err(InferenceError::DeadlineExceeded.into()));
-        let Some(failure) = main_failure(&first) else {
-            guard.record_outcome(None);
-            return first;
-        };
-        // From here on a client that disconnects has seen the arm fail.
-        let guard = if failure.is_client_error() {
-            Some(guard)
-        } else {
-            guard.record_outcome(Some(&failure));
-            None
-        };
-        let attempt = self.with_kept_entities(&first);
-        let partial = first.ok().filter(|_| !self.all_or_nothing);
-        let retried = match &partial {
-            Some(answers) => {
-                let unanswered = inputs.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
-                unanswered.map(|(input, _)| input).collect()
-            }
-            None => inputs,
-        };
-        let second = attempt.infer(fallback, retried).await;
-        match (guard, main_failure(&second)) {
-            (None, _) => {}
-            (Some(guard), Some(refusal)) if refusal.is_client_error() => {
-                // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
-                if partial.iter().flatten().any(Result::is_ok) {
-                    guard.record_outcome(None);
-                } else {
-                    guard.discard();
-                }
-            }
-            (Some(guard), _) => guard.record_outcome(Some(&failure)),
+async fn infer_with_fallback(
+    attempt: Attempt<'_>,
+    fallback: &ResolvedModel,
+    inputs: Vec<Input>,
+    guard: AttemptGuard<'_>,
+) -> AttemptOutcome {
+    // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
+    let first = attempt.infer(&attempt.route.model, inputs.clone());
+    let first = tokio::time::timeout_at(arm_deadline(attempt, fallback).into(), first).await;
+    let first = first.unwrap_or(Err(InferenceError::DeadlineExceeded.into()));
+    let Some(failure) = main_failure(&first) else {
+        guard.record_outcome(None);
+        return first;
+    };
+    // From here on a client that disconnects has seen the arm fail.
+    let guard = if failure.is_client_error() {
+        Some(guard)
+    } else {
+        guard.record_outcome(Some(&failure));
+        None
+    };
+    let attempt = with_kept_entities(attempt, &first);
+    let partial = first.ok().filter(|_| !attempt.all_or_nothing);
+    let retried = match &partial {
+        Some(answers) => {
+            let unanswered = inputs.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
+            unanswered.map(|(input, _)| input).collect()
         }
-        merge_fallback(partial, second, fallback_source(&failure))
-    }
-
-    /// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
-    fn arm_deadline(self, fallback: &ResolvedModel) -> Instant {
-        let deadline = self.deadline;
-        let quarter = deadline.saturating_duration_since(Instant::now()) / 4;
-        let reserve = match fallback {
-            Ok(model) if self.text_count <= MAX_FEW_TEXTS => {
-                (FALLBACK_RESERVE_TIME + 2 * model.wait_time()).min(quarter)
+        None => inputs,
+    };
+    let second = attempt.infer(fallback, retried).await;
+    match (guard, main_failure(&second)) {
+        (None, _) => {}
+        (Some(guard), Some(refusal)) if refusal.is_client_error() => {
+            // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
+            if partial.iter().flatten().any(Result::is_ok) {
+                guard.record_outcome(None);
+            } else {
+                guard.discard();
             }
-            _ => quarter,
-        };
-        deadline.checked_sub(reserve).unwrap_or(deadline)
+        }
+        (Some(guard), _) => guard.record_outcome(Some(&failure)),
     }
+    merge_fallback(partial, second, fallback_source(&failure))
+}
 
-    /// The attempt of the fallback, whose answers stay in memory beside those of the arm.
-    fn with_kept_entities(self, answers: &AttemptOutcome) -> Self {
-        let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
-        let max_entity_bytes = self.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
-        Self { max_entity_bytes, ..self }
-    }
+/// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
+fn arm_deadline(attempt: Attempt<'_>, fallback: &ResolvedModel) -> Instant {
+    let deadline = attempt.deadline;
+    let quarter = deadline.saturating_duration_since(Instant::now()) / 4;
+    let reserve = match fallback {
+        Ok(model) if attempt.text_count <= MAX_FEW_TEXTS => {
+            (FALLBACK_RESERVE_TIME + 2 * model.wait_time()).min(quarter)
+        }
+        _ => quarter,
+    };
+    deadline.checked_sub(reserve).unwrap_or(deadline)
+}
+
+/// The attempt of the fallback, whose answers stay in memory beside those of the arm.
+fn with_kept_entities<'a>(attempt: Attempt<'a>, answers: &AttemptOutcome) -> Attempt<'a> {
+    let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
+    let max_entity_bytes = attempt.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
+    Attempt { max_entity_bytes, ..attempt }
 }
 
 /// A request of an arm whose outcome is not known yet.

@@ -13,6 +13,7 @@ use predictd_text::input::Input;
 use super::arm_route::{ArmRoute, ModelSelector};
 use super::attempt::{ArmAnswer, ArmAnswers, Attempt};
 use super::error::InferenceFailure;
+use super::fallback::infer_route;
 use super::request_summary::RequestSummary;
 use super::response::InferenceResponse;
 use super::shadow_queue::{ShadowQueue, is_mirrored};
@@ -85,7 +86,7 @@ impl InferenceService {
             Some(query) => inputs.iter().flat_map(|input| query.to_inputs(&input.text)).collect(),
             None => inputs,
         };
-        let mut answers = if items.is_empty() { Vec::new() } else { attempt.infer_route(items).await? };
+        let mut answers = if items.is_empty() { Vec::new() } else { infer_route(attempt, items).await? };
         check_answers(&answers, request.all_or_nothing)?;
         if let Some(inputs) = mirrored {
             self.shadow_queue.mirror(&self.metrics, &route, &inputs, &answers);
