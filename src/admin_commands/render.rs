@@ -54,19 +54,22 @@ pub(super) fn or_dash(value: Option<impl Display>) -> String {
 }
 
 pub(super) fn push_models(out: &mut String, list: RegisteredModelList) {
-    push_line(out, "NAME                             ACTIVE           PREVIOUS         VERSIONS");
+    push_model_row(out, [&"NAME", &"ACTIVE", &"PREVIOUS", &"VERSIONS"]);
     for RegisteredModel { name, active, previous, versions, .. } in list.models {
-        let active = or_dash(active);
-        let previous = or_dash(previous);
-        push_line(out, format_args!("{name:32} {active:16} {previous:16} {:>8}", versions.len()));
+        push_model_row(out, [&name, &or_dash(active), &or_dash(previous), &versions.len()]);
     }
     if list.stale {
         push_line(out, STALE_NOTE);
     }
 }
 
+/// The head of the list of models, or a model in it.
+fn push_model_row(out: &mut String, [name, active, previous, versions]: [&dyn Display; 4]) {
+    push_line(out, format_args!("{name:32} {active:16} {previous:16} {versions:>8}"));
+}
+
 pub(super) fn push_versions(out: &mut String, model: RegisteredModel) {
-    push_line(out, "VERSION                   STATE    ORIGIN            BYTES REGISTERED              ");
+    push_version_row(out, [&"VERSION", &"", &"STATE", &"ORIGIN", &"BYTES", &"REGISTERED"]);
     for RegisteredVersion { version, state, origin, bytes, pinned, registered_at, .. } in model.versions {
         let name = Some(&version);
         let part = if model.active.as_ref() == name {
@@ -78,8 +81,13 @@ pub(super) fn push_versions(out: &mut String, model: RegisteredModel) {
         } else {
             ""
         };
-        push_line(out, format_args!("{version:16} {part:8} {state:8} {origin:10} {bytes:>12} {registered_at:24}"));
+        push_version_row(out, [&version, &part, &state, &origin, &bytes, &registered_at]);
     }
+}
+
+/// The head of the list of a model's versions, or a version in it.
+fn push_version_row(out: &mut String, [version, part, state, origin, bytes, registered_at]: [&dyn Display; 6]) {
+    push_line(out, format_args!("{version:16} {part:8} {state:8} {origin:10} {bytes:>12} {registered_at:24}"));
 }
 
 pub(super) fn push_history(out: &mut String, entries: Vec<AuditEntryView>) {

@@ -193,7 +193,12 @@ fn deserialize_answered_design<'de, D: Deserializer<'de>>(deserializer: D) -> Re
 fn retain_known_fields(value: &mut Value, known: &Value) {
     match (value, known) {
         (Value::Object(fields), Value::Object(known)) => {
-            fields.retain(|name, field| known.get(name).map(|known| retain_known_fields(field, known)).is_some());
+            fields.retain(|name, _| known.contains_key(name));
+            for (name, field) in fields {
+                if let Some(known) = known.get(name) {
+                    retain_known_fields(field, known);
+                }
+            }
         }
         (Value::Array(items), Value::Array(known)) => {
             for (item, known) in items.iter_mut().zip(known.iter().cycle()) {

@@ -21,17 +21,28 @@ const CHUNK_BYTES: usize = 1 << 10;
 /// # Errors
 /// 415 for another encoding, or for several.
 pub fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
-    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|line| line.to_str().unwrap_or("unreadable"));
-    let names = lines.flat_map(|line| line.split(',')).map(str::trim);
-    let mut others = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
-    match (others.next(), others.next()) {
-        (None, _) => Ok(false),
-        (Some(name), None) if ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known)) => Ok(true),
-        _ => Err(ApiError::new(
-            Code::UnsupportedMediaType,
-            "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.",
-        )),
+    let mut is_gzip = false;
+    for line in headers.get_all(CONTENT_ENCODING) {
+        let line = line.to_str().map_err(|_| unsupported_encoding_error())?;
+        for name in line.split(',').map(str::trim) {
+            if name.is_empty() || name.eq_ignore_ascii_case("identity") {
+                continue;
+            }
+            let names_gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
+            if is_gzip || !names_gzip {
+                return Err(unsupported_encoding_error());
+            }
+            is_gzip = true;
+        }
     }
+    Ok(is_gzip)
+}
+
+fn unsupported_encoding_error() -> ApiError {
+    ApiError::new(
+        Code::UnsupportedMediaType,
+        "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.",
+    )
 }
 
 /// A body on its way, decoded as far as it has come.

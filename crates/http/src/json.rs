@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use serde::de::{DeserializeOwned, Error};
+use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Number;
 use serde_path_to_error::{Path, Segment};
 
 use super::error::{ApiError, Code};
@@ -35,11 +34,37 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 /// # Errors
 /// If it is none from 0 to 2³² - 1.
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
-    let fits = |number: &f64| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number);
+    Option::<WholeNumber>::deserialize(deserializer).map(|number| number.map(|WholeNumber(number)| number))
+}
+
+struct WholeNumber(u32);
+
+impl<'de> Deserialize<'de> for WholeNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u32(WholeNumberVisitor)
+    }
+}
+
+struct WholeNumberVisitor;
+
+impl Visitor<'_> for WholeNumberVisitor {
+    type Value = WholeNumber;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("u32")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<WholeNumber, E> {
+        u32::try_from(number).map(WholeNumber).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and in range")]
-    let whole = number.as_f64().filter(fits).map(|number| number as u32);
-    whole.map(Some).ok_or_else(|| D::Error::custom("another number, expected u32"))
+    fn visit_f64<E: Error>(self, number: f64) -> Result<WholeNumber, E> {
+        if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
+            return Ok(WholeNumber(number as u32));
+        }
+        Err(E::invalid_value(Unexpected::Float(number), &self))
+    }
 }
 
 fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
@@ -85,7 +110,7 @@ fn quoted_name(message: &str, prefix: &str) -> Option<String> {
 /// What serde expected, in words of JSON: clients know nothing of Rust's types.
 fn json_type_name(expected: &str) -> &str {
     match expected {
-        "u32" | "a JSON number" => "a whole number from 0 to 4294967295",
+        "u32" => "a whole number from 0 to 4294967295",
         "a sequence" => "a list",
         structure if structure.starts_with("struct ") => "an object",
         other => other,

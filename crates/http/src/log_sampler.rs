@@ -1,41 +1,49 @@
 //! How many refusals are logged: under an overload they come by the ten thousand, and say one thing.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Counts the refusals of the current second.
+use parking_lot::Mutex;
+
+/// Time in which only so many refusals are logged.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Counts refusals, and says which of them are logged: so many in a second.
 #[derive(Debug)]
 pub struct LogSampler {
     max_lines_per_second: u64,
-    started_at: OnceLock<Instant>,
-    current_second: AtomicU64,
-    count_in_second: AtomicU64,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    /// The time of its first refusal; none before the very first.
+    start: Option<Instant>,
+    /// Refusals in it, logged or not.
+    count: u64,
 }
 
 impl LogSampler {
     /// None so far.
     #[must_use]
     pub const fn new(max_lines_per_second: u64) -> Self {
-        Self {
-            max_lines_per_second,
-            started_at: OnceLock::new(),
-            current_second: AtomicU64::new(0),
-            count_in_second: AtomicU64::new(0),
-        }
+        Self { max_lines_per_second, window: Mutex::new(Window { start: None, count: 0 }) }
     }
 
     /// One more. If it is to be logged: how many before it were not since the last line.
     pub fn sample(&self) -> Option<u64> {
-        self.sample_at(self.started_at.get_or_init(Instant::now).elapsed().as_secs())
+        self.sample_at(Instant::now())
     }
 
-    fn sample_at(&self, second: u64) -> Option<u64> {
-        if self.current_second.swap(second, Ordering::Relaxed) != second {
-            // The last second's, but for those that another thread counts just now.
-            return Some(self.count_in_second.swap(1, Ordering::Relaxed).saturating_sub(self.max_lines_per_second));
+    fn sample_at(&self, now: Instant) -> Option<u64> {
+        let mut window = self.window.lock();
+        // A thread that was held up comes with an earlier time: that counts in the window that is open now.
+        if window.start.is_some_and(|start| now.saturating_duration_since(start) < WINDOW) {
+            window.count += 1;
+            return (window.count <= self.max_lines_per_second).then_some(0);
         }
-        (self.count_in_second.fetch_add(1, Ordering::Relaxed) < self.max_lines_per_second).then_some(0)
+        let not_logged = window.count.saturating_sub(self.max_lines_per_second);
+        *window = Window { start: Some(now), count: 1 };
+        Some(not_logged)
     }
 }
 
@@ -46,10 +54,37 @@ mod tests {
     #[test]
     fn log_sampler_over_limit_next_second_reports_rest() {
         let refusals = LogSampler::new(100);
-        let turns: Vec<Option<u64>> = (0..250).map(|_| refusals.sample_at(0)).collect();
+        let start = Instant::now();
+        let turns: Vec<Option<u64>> = (0..250).map(|_| refusals.sample_at(start)).collect();
         assert_eq!(turns.iter().filter(|turn| **turn == Some(0)).count(), 100);
         assert!(turns[100..].iter().all(Option::is_none));
-        assert_eq!((refusals.sample_at(1), refusals.sample_at(1)), (Some(150), Some(0)));
-        assert_eq!(refusals.sample_at(5), Some(0));
+        let next = start + WINDOW;
+        assert_eq!((refusals.sample_at(next), refusals.sample_at(next)), (Some(150), Some(0)));
+        assert_eq!(refusals.sample_at(start + 5 * WINDOW), Some(0));
+    }
+
+    #[test]
+    fn log_sampler_earlier_time_does_not_reopen_second() {
+        let refusals = LogSampler::new(1);
+        let start = Instant::now();
+        let next = start + WINDOW;
+        assert_eq!((refusals.sample_at(start), refusals.sample_at(next)), (Some(0), Some(0)));
+        assert_eq!((refusals.sample_at(start), refusals.sample_at(next)), (None, None));
+        assert_eq!(refusals.sample_at(next + Duration::from_millis(999)), None);
+        assert_eq!(refusals.sample_at(next + WINDOW), Some(3));
+    }
+
+    #[test]
+    fn log_sampler_many_threads_log_and_count_each_refusal_once() {
+        let refusals = LogSampler::new(10);
+        let start = Instant::now();
+        let turns: Vec<Option<u64>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1_000).map(|_| refusals.sample_at(start)).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(turns.iter().flatten().count(), 10);
+        assert_eq!(refusals.sample_at(start + WINDOW), Some(3_990));
     }
 }

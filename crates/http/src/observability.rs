@@ -26,7 +26,7 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 const SERVER_TIMING_HEADER: &str = "server-timing";
 /// Routes that probes call every few seconds.
 const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
-/// An overload refuses tens of thousands of requests: so many lines of refusals in a second.
+/// An overload refuses tens of thousands of requests: at most so many of them are logged in a second.
 static REFUSAL_SAMPLER: LogSampler = LogSampler::new(100);
 
 /// Gives the request an id, counts and logs it, and writes its error down.
@@ -50,12 +50,12 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     }
     // Dropped with this future if the client disconnects: that is recorded too.
     metrics.http.record_start(route);
-    let outcome = RequestOutcome::Cancellation;
-    let mut tracker = RequestTracker { metrics, id, trace_id, method, route, start, outcome, span };
+    let mut tracker = RequestTracker { metrics, id, trace_id, method, route, start, is_answered: false, span };
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
     let summary = response.extensions_mut().remove::<RequestSummary>();
-    tracker.outcome = RequestOutcome::from_status(response.status().as_u16());
+    tracker.is_answered = true;
+    metrics.http.record_end(route, RequestOutcome::from_status(response.status().as_u16()));
     let took = start.elapsed();
     metrics.http.record_response(route, method, response.status().as_str(), took.as_secs_f64());
     if let Some(summary) = &summary {
@@ -78,7 +78,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     response
 }
 
-/// A request until it is over.
+/// A request until it is over. Dropped before it is answered, it counts as cancelled.
 struct RequestTracker<'a> {
     metrics: &'a Metrics,
     id: String,
@@ -88,7 +88,7 @@ struct RequestTracker<'a> {
     /// A route's pattern, never a path that a client chose.
     route: &'a str,
     start: Instant,
-    outcome: RequestOutcome,
+    is_answered: bool,
     span: Option<RequestSpan>,
 }
 
@@ -220,19 +220,20 @@ fn method_name(method: &Method) -> &'static str {
 
 impl Drop for RequestTracker<'_> {
     fn drop(&mut self) {
-        self.metrics.http.record_end(self.route, self.outcome);
-        if self.outcome == RequestOutcome::Cancellation {
-            tracing::info!(
-                request_id = self.id,
-                trace_id = self.trace_id,
-                method = self.method,
-                route = self.route,
-                milliseconds = to_millis(self.start.elapsed()),
-                "client disconnected before the response"
-            );
-            if let Some(span) = &mut self.span {
-                span.set_attribute("error.type", "cancelled");
-            }
+        if self.is_answered {
+            return;
+        }
+        self.metrics.http.record_end(self.route, RequestOutcome::Cancellation);
+        tracing::info!(
+            request_id = self.id,
+            trace_id = self.trace_id,
+            method = self.method,
+            route = self.route,
+            milliseconds = to_millis(self.start.elapsed()),
+            "client disconnected before the response"
+        );
+        if let Some(span) = &mut self.span {
+            span.set_attribute("error.type", "cancelled");
         }
     }
 }

@@ -35,9 +35,8 @@ pub const ADMIN_BUDGET_BYTES: usize = 4 << 20;
 const MONITORING_BUDGET_BYTES: usize = 2 << 20;
 /// The route whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
 const MONITORING_ROUTE: &str = "/metrics";
-/// How often a response that is there already asks for memory; from the second time on, a client that does not read was
-/// cut off before.
-const MAX_RESERVE_ATTEMPTS: usize = 6;
+/// How many clients that do not read are cut off at most for a response that is there already.
+const MAX_EVICTIONS: usize = 5;
 
 /// The budget of one listener.
 #[derive(Debug)]
@@ -127,17 +126,19 @@ impl ResponseBudget {
             (&self.free_units, self.total_units * UNIT_BYTES)
         };
         let units = to_units(bytes.min(all));
-        for attempt in 1..=MAX_RESERVE_ATTEMPTS {
+        for _ in 0..MAX_EVICTIONS {
             if let Ok(permit) = Arc::clone(part).try_acquire_many_owned(units) {
                 return Ok(ReservationHandle::new(permit, &self.metrics));
             }
-            if attempt == MAX_RESERVE_ATTEMPTS || !self.evict_stalled() {
+            if !self.evict_stalled() {
                 break;
             }
             // The connection ends on another task.
             tokio::time::sleep(EVICTION_POLL_INTERVAL).await;
         }
-        Err(self.overloaded_error())
+        // After the last eviction. Where there was no client to cut off, one may have read to the end meanwhile.
+        let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.overloaded_error())?;
+        Ok(ReservationHandle::new(permit, &self.metrics))
     }
 
     /// Waits for so many units. Requests are served in the order in which they came.

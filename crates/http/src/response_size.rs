@@ -79,23 +79,30 @@ impl ResponseSize {
         let decisions = fields.candidate_labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
         let chosen = if many { CHOSEN_LABEL_BYTES * own.len() } else { 0 };
         let answer = decisions * (ANSWER_BYTES + SCORE_BYTES * own.len().max(2) + chosen);
-        let item = ITEM_JSON_BYTES + labels.json_bytes(fields, many);
-        let mut size = Self::default();
-        let mut largest = item;
+        let item_without_entities = ITEM_JSON_BYTES + labels.json_bytes(fields, many);
+        let mut answers = 0;
+        let mut entities = 0;
+        let mut json = 0;
+        let mut largest_item = item_without_entities;
         for bytes in texts {
-            let mut item = item;
-            if finds_entities {
-                item += max_entities(model, bytes) * (ENTITY_JSON_BYTES + labels.max_bytes) + MAX_ESCAPE_FACTOR * bytes;
-            }
-            size.memory_bytes_without_entities += answer;
-            size.memory_bytes += max_entity_bytes(model, bytes);
-            size.json_bytes += item;
-            largest = largest.max(item);
+            let entities_json = if finds_entities {
+                max_entities(model, bytes) * (ENTITY_JSON_BYTES + labels.max_bytes) + MAX_ESCAPE_FACTOR * bytes
+            } else {
+                0
+            };
+            let item = item_without_entities + entities_json;
+            answers += answer;
+            entities += max_entity_bytes(model, bytes);
+            json += item;
+            largest_item = largest_item.max(item);
         }
         // Two of the largest items: one as it is made, one as JSON.
-        size.memory_bytes_without_entities += size.json_bytes.min(TRANSPORT_BYTES + PART_BYTES) + 2 * largest;
-        size.memory_bytes += size.memory_bytes_without_entities;
-        size
+        let without_entities = answers + json.min(TRANSPORT_BYTES + PART_BYTES) + 2 * largest_item;
+        Self {
+            memory_bytes: without_entities + entities,
+            memory_bytes_without_entities: without_entities,
+            json_bytes: json,
+        }
     }
 }
 

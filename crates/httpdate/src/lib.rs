@@ -10,16 +10,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 /// The last second of the year 9999.
 const MAX_SECONDS: u64 = 253_402_300_799;
-/// The first of January 1970 was a Thursday. Today's form has the first three letters.
-const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+/// The first of January 1970 was a Thursday.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+/// The same in the form of RFC 850.
+const LONG_WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// A date in whole seconds, from 1970 to 9999.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HttpDate(u64);
 
 /// Text that is no date as HTTP writes them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error(());
 
 impl Display for Error {
@@ -44,12 +46,11 @@ impl From<HttpDate> for SystemTime {
 
 impl Display for HttpDate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let weekday = &WEEKDAYS[(self.0 / DAY_SECONDS % 7) as usize][..3];
-        // 1994-11-06T08:49:37Z
-        let timestamp = humantime::format_rfc3339_seconds((*self).into()).to_string();
-        let month: usize = timestamp[5..7].parse().map_err(|_| fmt::Error)?;
-        let month = MONTHS[month - 1];
-        write!(f, "{weekday}, {} {month} {} {} GMT", &timestamp[8..10], &timestamp[..4], &timestamp[11..19])
+        let (days, second) = (self.0 / DAY_SECONDS, self.0 % DAY_SECONDS);
+        let weekday = WEEKDAYS[(days % 7) as usize];
+        let (year, month, day) = civil_date(days);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(f, "{weekday}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT", MONTHS[month])
     }
 }
 
@@ -58,39 +59,71 @@ impl FromStr for HttpDate {
 
     /// Reads the form that is written today, and the two obsolete ones. A leap second is the second after it.
     fn from_str(text: &str) -> Result<Self, Error> {
-        to_current_form(text).and_then(|date| parse_current_form(&date)).ok_or(Error(()))
+        DateParts::parse(text).and_then(|parts| parts.to_date()).ok_or(Error(()))
     }
 }
 
-/// The form that is written today, of text that has one of the three forms if it is a date.
-fn to_current_form(text: &str) -> Option<String> {
-    let words: Vec<&str> = text.split(' ').collect();
-    Some(match words[..] {
-        // Sun, 06 Nov 1994 08:49:37 GMT
-        [_, _, _, _, _, "GMT"] => text.to_owned(),
-        // Sunday, 06-Nov-94 08:49:37 GMT
-        [weekday, date, time, "GMT"] => {
-            let weekday = WEEKDAYS.iter().find(|name| weekday.strip_suffix(',') == Some(name))?;
-            let [day, month, year] = date.split('-').collect::<Vec<_>>()[..] else { return None };
-            let century = if year < "70" { "20" } else { "19" };
-            format!("{}, {day} {month} {century}{year} {time} GMT", &weekday[..3])
-        }
-        // Sun Nov  6 08:49:37 1994
-        [weekday, month, "", day, time, year] => format!("{weekday}, 0{day} {month} {year} {time} GMT"),
-        [weekday, month, day, time, year] => format!("{weekday}, {day} {month} {year} {time} GMT"),
-        _ => return None,
-    })
+/// The parts of a date, whatever its form.
+struct DateParts<'a> {
+    weekday: &'a str,
+    day: &'a str,
+    month: &'a str,
+    year: u64,
+    time: &'a str,
 }
 
-/// The date that is written just like this.
-fn parse_current_form(text: &str) -> Option<HttpDate> {
-    let without_leap_second = text.replace(":60 ", ":59 ");
-    let month = MONTHS.iter().position(|name| text.get(8..11) == Some(name))? + 1;
-    let timestamp =
-        format!("{}-{month:02}-{}T{}Z", text.get(12..16)?, text.get(5..7)?, without_leap_second.get(17..25)?);
-    let date = HttpDate::from(humantime::parse_rfc3339(&timestamp).ok()?);
-    let leap_second = u64::from(text != without_leap_second);
-    (date.to_string() == without_leap_second).then(|| HttpDate((date.0 + leap_second).min(MAX_SECONDS)))
+impl<'a> DateParts<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        Some(match words[..] {
+            // Sun, 06 Nov 1994 08:49:37 GMT
+            [weekday, day, month, year, time, "GMT"] if day.len() == 2 => {
+                Self { weekday: weekday.strip_suffix(',')?, day, month, year: parse_digits(year, 4)?, time }
+            }
+            // Sunday, 06-Nov-94 08:49:37 GMT
+            [weekday, date, time, "GMT"] => {
+                let [day, month, year] = date.split('-').collect::<Vec<_>>()[..] else { return None };
+                let weekday = LONG_WEEKDAYS.iter().position(|name| weekday.strip_suffix(',') == Some(name))?;
+                let weekday = WEEKDAYS[weekday];
+                let year = parse_digits(year, 2)?;
+                Self { weekday, day, month, year: if year < 70 { 2_000 + year } else { 1_900 + year }, time }
+            }
+            // Sun Nov  6 08:49:37 1994
+            [weekday, month, "", day, time, year] if day.len() == 1 => {
+                Self { weekday, day, month, year: parse_digits(year, 4)?, time }
+            }
+            [weekday, month, day, time, year] if day.len() == 2 => {
+                Self { weekday, day, month, year: parse_digits(year, 4)?, time }
+            }
+            _ => return None,
+        })
+    }
+
+    /// The date, if there is such a day, and it is this day of the week.
+    fn to_date(&self) -> Option<HttpDate> {
+        let month = MONTHS.iter().position(|name| *name == self.month)?;
+        let day =
+            parse_digits(self.day, self.day.len()).filter(|day| (1..=month_days(self.year, month)).contains(day))?;
+        let clock: Vec<&str> = self.time.split(':').collect();
+        let [hour, minute, second] = clock[..] else { return None };
+        let hour = parse_digits(hour, 2).filter(|hour| *hour < 24)?;
+        let minute = parse_digits(minute, 2).filter(|minute| *minute < 60)?;
+        let second = parse_digits(second, 2).filter(|second| *second <= 60)?;
+        let years = self.year.checked_sub(1970)?;
+        let days = years * 365
+            + leap_days(1970, self.year)
+            + (0..month).map(|month| month_days(self.year, month)).sum::<u64>()
+            + day
+            - 1;
+        let date = HttpDate((days * DAY_SECONDS + hour * 3_600 + minute * 60 + second).min(MAX_SECONDS));
+        (WEEKDAYS[(days % 7) as usize] == self.weekday).then_some(date)
+    }
+}
+
+/// A number of so many digits.
+fn parse_digits(text: &str, digits: usize) -> Option<u64> {
+    let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 /// The date as HTTP writes it.
@@ -105,6 +138,42 @@ pub fn fmt_http_date(time: SystemTime) -> String {
 /// [`Error`] for anything else.
 pub fn parse_http_date(text: &str) -> Result<SystemTime, Error> {
     text.parse::<HttpDate>().map(SystemTime::from)
+}
+
+fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+/// Days of a month, which counts from 0.
+fn month_days(year: u64, month: usize) -> u64 {
+    match month {
+        1 => 28 + u64::from(is_leap(year)),
+        3 | 5 | 8 | 10 => 30,
+        _ => 31,
+    }
+}
+
+/// Year, month from 0 and day from 1 of a day that counts from the first of January 1970.
+fn civil_date(days: u64) -> (u64, usize, u64) {
+    // 400 years have always as many days; a first guess that is never too late, and a few steps from there.
+    let mut year = 1970 + days / 366;
+    let mut rest = days - (year - 1970) * 365 - leap_days(1970, year);
+    while rest >= 365 + u64::from(is_leap(year)) {
+        rest -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    while rest >= month_days(year, month) {
+        rest -= month_days(year, month);
+        month += 1;
+    }
+    (year, month, rest + 1)
+}
+
+/// Leap days of the years from one to before another.
+fn leap_days(from: u64, to: u64) -> u64 {
+    let until = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
+    until(to) - until(from)
 }
 
 #[cfg(test)]
@@ -143,7 +212,7 @@ mod tests {
         ] {
             assert_eq!(parse_http_date(text), Ok(time_at(seconds)), "{text}");
         }
-        for (day, name) in (1..).zip(WEEKDAYS) {
+        for (day, name) in (1..).zip(LONG_WEEKDAYS) {
             assert!(parse_http_date(&format!("{name}, {day:02}-Jan-70 00:00:00 GMT")).is_ok(), "{name}");
         }
     }
@@ -157,10 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn http_date_every_year_and_weekday_parses_back() {
-        for days in (0..=MAX_SECONDS / DAY_SECONDS).step_by(61) {
-            let time = time_at(days * DAY_SECONDS);
-            assert_eq!(parse_http_date(&fmt_http_date(time)), Ok(time));
+    fn civil_date_consecutive_days_are_consecutive() {
+        let mut before = (1969, 11, 31);
+        for days in 0..=MAX_SECONDS / DAY_SECONDS {
+            let (year, month, day) = civil_date(days);
+            let next = match before {
+                (year, month, day) if day < month_days(year, month) => (year, month, day + 1),
+                (year, 11, _) => (year + 1, 0, 1),
+                (year, month, _) => (year, month + 1, 1),
+            };
+            assert_eq!((year, month, day), next);
+            before = next;
         }
     }
 

@@ -11,15 +11,18 @@ use predictd_api::models::AuditEntryView;
 use crate::admin_commands::render::{STALE_NOTE, or_dash, push_line, unchanged_note};
 
 pub(super) fn push_list(out: &mut String, list: ExperimentListView) {
-    push_line(out, "NAME                     STATE    ON                   CONTROL      ARMS");
+    push_list_row(out, [&"NAME", &"STATE", &"ON", &"CONTROL", &"ARMS"]);
     for ExperimentView { name, state, design, .. } in list.experiments {
-        let on = or_dash(design.on);
-        let control = or_dash(design.control);
-        push_line(out, format_args!("{name:24} {state:8} {on:20} {control:12} {}", fmt_arms(design.arms)));
+        push_list_row(out, [&name, &state, &or_dash(design.on), &or_dash(design.control), &fmt_arms(design.arms)]);
     }
     if list.stale {
         push_line(out, STALE_NOTE);
     }
+}
+
+/// The head of the list, or an experiment in it.
+fn push_list_row(out: &mut String, [name, state, on, control, arms]: [&dyn Display; 5]) {
+    push_line(out, format_args!("{name:24} {state:8} {on:20} {control:12} {arms}"));
 }
 
 pub(super) fn push_history(out: &mut String, entries: Vec<AuditEntryView>) {
@@ -104,31 +107,49 @@ pub(super) fn push_results(out: &mut String, found: ExperimentResultsView) {
 }
 
 fn push_arms(out: &mut String, arms: &[ArmResultView]) {
-    push_line(
-        out,
-        "ARM            VERSION                WEIGHT  SHARE   REQUESTS  LOST    P50 ms   P99 ms   LABELLED  ACCURACY (95 %)          CAL. ERROR",
-    );
+    let head: [&dyn Display; 11] = [
+        &"ARM",
+        &"VERSION",
+        &"WEIGHT",
+        &"SHARE",
+        &"REQUESTS",
+        &"LOST",
+        &"P50 ms",
+        &"P99 ms",
+        &"LABELLED",
+        &"ACCURACY (95 %)",
+        &"CAL. ERROR",
+    ];
+    push_arm_row(out, head);
     for arm in arms {
         let star = if arm.control { "*" } else { "" };
-        push_line(
-            out,
-            format_args!(
-                "{:14} {:22} {:7} {:7} {:<9} {:<7} {:8} {:8} {:<9} {:24} {}",
-                format!("{}{star}", arm.name),
-                fmt_version(Some(&arm.model), arm.version.as_ref()),
-                fmt_percent(Some(arm.weight)),
-                fmt_percent(arm.share),
-                arm.requests,
-                arm.failed.values().sum::<u64>() + arm.left,
-                fmt_number(arm.milliseconds.p50),
-                fmt_number(arm.milliseconds.p99),
-                arm.feedback.labelled,
-                fmt_accuracy(&arm.feedback),
-                fmt_percent(arm.feedback.calibration_error),
-            ),
-        );
+        let columns: [&dyn Display; 11] = [
+            &format!("{}{star}", arm.name),
+            &fmt_version(Some(&arm.model), arm.version.as_ref()),
+            &fmt_percent(Some(arm.weight)),
+            &fmt_percent(arm.share),
+            &arm.requests,
+            &(arm.failed.values().sum::<u64>() + arm.left),
+            &fmt_number(arm.milliseconds.p50),
+            &fmt_number(arm.milliseconds.p99),
+            &arm.feedback.labelled,
+            &fmt_accuracy(&arm.feedback),
+            &fmt_percent(arm.feedback.calibration_error),
+        ];
+        push_arm_row(out, columns);
     }
     push_line(out, "* the control; LOST: failed, or its client left before");
+}
+
+/// The head of the results, or an arm in them.
+fn push_arm_row(out: &mut String, columns: [&dyn Display; 11]) {
+    let [name, version, weight, share, requests, lost, p50, p99, labelled, accuracy, calibration_error] = columns;
+    push_line(
+        out,
+        format_args!(
+            "{name:14} {version:22} {weight:7} {share:7} {requests:<9} {lost:<7} {p50:8} {p99:8} {labelled:<9} {accuracy:24} {calibration_error}"
+        ),
+    );
 }
 
 /// What feedback says of each arm against the control.
@@ -147,28 +168,35 @@ fn push_comparisons(out: &mut String, arms: Vec<ArmResultView>) {
 fn push_shadows(out: &mut String, shadows: Vec<ShadowResultView>) {
     if !shadows.is_empty() {
         push_line(out, "");
-        push_line(
-            out,
-            "SHADOW         VERSION                WEIGHT  COMPARED  SAME      DISTANCE FAILED  SKIPPED  P99 ms",
-        );
+        let head: [&dyn Display; 9] =
+            [&"SHADOW", &"VERSION", &"WEIGHT", &"COMPARED", &"SAME", &"DISTANCE", &"FAILED", &"SKIPPED", &"P99 ms"];
+        push_shadow_row(out, head);
     }
     for shadow in shadows {
-        push_line(
-            out,
-            format_args!(
-                "{:14} {:22} {:7} {:<9} {:9} {:8} {:<7} {:<8} {}",
-                shadow.name,
-                fmt_version(Some(shadow.model), shadow.version),
-                fmt_percent(Some(shadow.weight)),
-                shadow.compared,
-                fmt_percent(shadow.agreement),
-                or_dash(shadow.distance.map(|distance| format!("{distance:.4}"))),
-                shadow.failed,
-                shadow.skipped,
-                fmt_number(shadow.milliseconds.p99),
-            ),
-        );
+        let columns: [&dyn Display; 9] = [
+            &shadow.name,
+            &fmt_version(Some(shadow.model), shadow.version),
+            &fmt_percent(Some(shadow.weight)),
+            &shadow.compared,
+            &fmt_percent(shadow.agreement),
+            &or_dash(shadow.distance.map(|distance| format!("{distance:.4}"))),
+            &shadow.failed,
+            &shadow.skipped,
+            &fmt_number(shadow.milliseconds.p99),
+        ];
+        push_shadow_row(out, columns);
     }
+}
+
+/// The head of the shadows' results, or a shadow in them.
+fn push_shadow_row(out: &mut String, columns: [&dyn Display; 9]) {
+    let [name, version, weight, compared, same, distance, failed, skipped, p99] = columns;
+    push_line(
+        out,
+        format_args!(
+            "{name:14} {version:22} {weight:7} {compared:<9} {same:9} {distance:8} {failed:<7} {skipped:<8} {p99}"
+        ),
+    );
 }
 
 /// Arms with their weights.

@@ -109,92 +109,96 @@ impl<P, B: ChangeBody> ChangeOrder<P, B> {
     }
 }
 
+/// The answer whose detail is the sentence of the error.
+fn error_as_detail(error: &RegistryError, code: Code) -> ApiError {
+    ApiError::new(code, format!("{}.", error.to_string().trim_end_matches('.')))
+}
+
+/// The answer while a part of the server does not work. The log has the cause, which callers do not see.
+fn unavailable_error(detail: &'static str) -> ApiError {
+    ApiError::new(Code::RegistryUnavailable, detail)
+}
+
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
-        let code = match &error {
-            RegistryError::Change(change) => change_code(change),
-            RegistryError::Store(store) | RegistryError::Pull(PullError::Store(store @ StoreError::Disk(_))) => {
-                store_code(store)
-            }
-            RegistryError::Pull(PullError::Mlflow(fault)) => Ok(mlflow_code(fault)),
-            RegistryError::Pull(_) | RegistryError::BrokenVersion(..) | RegistryError::IncompatibleArms(_) => {
-                Ok(Code::VersionUnusable)
-            }
-            RegistryError::MlflowNotConfigured => Ok(Code::InvalidRequest),
+        match &error {
+            RegistryError::Change(change) => from_change_error(&error, change),
+            RegistryError::Store(store) => from_store_error(&error, store),
+            RegistryError::Pull(pull) => from_pull_error(&error, pull),
             RegistryError::Spool(reason) => {
                 tracing::error!(%reason, "feedback could not be stored");
-                Err(unavailable("Neither the database nor the disk takes feedback now."))
+                unavailable_error("Neither the database nor the disk takes feedback now.")
+            }
+            RegistryError::MlflowNotConfigured => error_as_detail(&error, Code::InvalidRequest),
+            RegistryError::BrokenVersion(..) | RegistryError::IncompatibleArms(_) => {
+                error_as_detail(&error, Code::VersionUnusable)
             }
             RegistryError::LoadInterrupted(version, reason) => {
                 tracing::error!(version, reason, "model version temporarily not loadable");
-                Err(unavailable("The version cannot be loaded now. What is served stays as it is."))
+                unavailable_error("The version cannot be loaded now. What is served stays as it is.")
             }
-            RegistryError::Busy | RegistryError::Storage(_) => Ok(Code::RegistryUnavailable),
-            RegistryError::InsufficientMemory(..) => Ok(Code::InsufficientMemory),
+            RegistryError::Busy | RegistryError::Storage(_) => error_as_detail(&error, Code::RegistryUnavailable),
+            RegistryError::InsufficientMemory(..) => error_as_detail(&error, Code::InsufficientMemory),
             RegistryError::TaskFailure(reason) => {
                 tracing::error!(%reason, "registry change aborted");
-                Err(Self::new(Code::Internal, "The change was given up."))
+                Self::new(Code::Internal, "The change was given up.")
             }
-        };
-        match code {
-            Ok(code) => Self::new(code, format!("{}.", error.to_string().trim_end_matches('.'))),
-            Err(answer) => answer,
         }
     }
 }
 
-fn unavailable(detail: &'static str) -> ApiError {
-    ApiError::new(Code::RegistryUnavailable, detail)
-}
-
-/// The code if the sentence of the error is the detail, else the whole answer.
-fn change_code(change: &ChangeError) -> Result<Code, ApiError> {
+/// The answer to a change that was not made; its cause is logged if it lies in the server.
+fn from_change_error(error: &RegistryError, change: &ChangeError) -> ApiError {
     match change {
-        ChangeError::Record(RecordError::UnknownVersion(_)) => Ok(Code::ModelNotFound),
-        ChangeError::Experiment(ExperimentError::NotFound(_)) => Ok(Code::ExperimentNotFound),
+        ChangeError::Record(RecordError::UnknownVersion(_)) => error_as_detail(error, Code::ModelNotFound),
+        ChangeError::Experiment(ExperimentError::NotFound(_)) => error_as_detail(error, Code::ExperimentNotFound),
         ChangeError::Experiment(ExperimentError::Invalid(pointer, reason)) => {
-            Err(ApiError::at_pointer(pointer.clone(), reason.clone()))
+            ApiError::at_pointer(pointer.clone(), reason.clone())
         }
         ChangeError::Record(_)
         | ChangeError::IdempotencyKeyReused
-        | ChangeError::Experiment(ExperimentError::Conflict(_)) => Ok(Code::Conflict),
-        ChangeError::RevisionMismatch(_) => Ok(Code::PreconditionFailed),
+        | ChangeError::Experiment(ExperimentError::Conflict(_)) => error_as_detail(error, Code::Conflict),
+        ChangeError::RevisionMismatch(_) => error_as_detail(error, Code::PreconditionFailed),
         // It names no path, and says what an operator has to do.
         ChangeError::Database(reason) | ChangeError::OutcomeUnknown(reason)
             if let Some(fault) = StorageFault::from_error(reason) =>
         {
-            Err(RegistryError::from(fault).into())
+            RegistryError::from(fault).into()
         }
         ChangeError::Database(reason) => {
             tracing::error!(%reason, "database operation failed");
-            Err(unavailable("The database does not answer. What is served stays as it is."))
+            unavailable_error("The database does not answer. What is served stays as it is.")
         }
         ChangeError::OutcomeUnknown(reason) => {
             tracing::error!(%reason, "outcome of the change unknown; database gave no reply");
             let detail = "The database does not answer. Whether the change was made is not known: repeat it with the same Idempotency-Key, or look.";
-            Err(unavailable(detail))
+            unavailable_error(detail)
         }
     }
 }
 
-/// As [`change_code`].
-fn store_code(store: &StoreError) -> Result<Code, ApiError> {
+/// As [`from_change_error`], for files that could not be stored.
+fn from_store_error(error: &RegistryError, store: &StoreError) -> ApiError {
     match store {
         StoreError::Disk(reason) => {
             tracing::error!(%reason, "store could not be written");
-            Err(unavailable("The store cannot be written. What is served stays as it is."))
+            unavailable_error("The store cannot be written. What is served stays as it is.")
         }
-        StoreError::TooLarge(_) => Ok(Code::BodyTooLarge),
-        _ => Ok(Code::InvalidRequest),
+        StoreError::TooLarge(_) => error_as_detail(error, Code::BodyTooLarge),
+        _ => error_as_detail(error, Code::InvalidRequest),
     }
 }
 
-fn mlflow_code(error: &MlflowError) -> Code {
-    match error {
-        MlflowError::Unavailable(_) | MlflowError::InvalidResponse(_) => {
+/// As [`from_change_error`], for a version that could not be pulled from MLflow.
+fn from_pull_error(error: &RegistryError, pull: &PullError) -> ApiError {
+    match pull {
+        PullError::Store(store @ StoreError::Disk(_)) => from_store_error(error, store),
+        PullError::Mlflow(MlflowError::Unavailable(_) | MlflowError::InvalidResponse(_)) => {
             tracing::warn!(%error, "model pull failed");
-            Code::SourceUnavailable
+            error_as_detail(error, Code::SourceUnavailable)
         }
-        MlflowError::Rejected(_) => Code::VersionUnusable,
+        PullError::Store(_) | PullError::InvalidModel(_) | PullError::Mlflow(MlflowError::Rejected(_)) => {
+            error_as_detail(error, Code::VersionUnusable)
+        }
     }
 }
