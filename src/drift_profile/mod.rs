@@ -77,7 +77,7 @@ impl ProfileCommand {
         let (counts, accuracy, skipped) =
             count_answers(&questions, &mut opened, settings).map_err(ServerError::Runtime)?;
         if counts.texts() < MIN_PROFILE_TEXTS {
-            return Err(in_texts(too_few_texts(counts.texts()) + &skipped.first_refusal));
+            return Err(in_texts(too_few_texts(counts.texts()) + &skipped.first_refusal_clause()));
         }
         let failed = |error: String| ServerError::Runtime(format!("{directory}: {error}"));
         let origin = ProfileOrigin {

@@ -25,16 +25,19 @@ pub struct SkippedTexts {
     pub without_text: usize,
     /// How many a server refuses.
     pub refused: usize,
-    /// The first of them, and why, as a sentence goes on with it; empty if there is none.
-    pub first_refusal: String,
+    /// The first of them, and why.
+    pub first_refusal: Option<String>,
 }
 
 impl SkippedTexts {
     pub(super) fn record_refusal(&mut self, why: &str) {
-        if self.refused == 0 {
-            self.first_refusal = format!("; {why}");
-        }
         self.refused += 1;
+        self.first_refusal.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// The first refusal, to be put after a sentence; empty if there is none.
+    pub(super) fn first_refusal_clause(&self) -> String {
+        self.first_refusal.as_ref().map(|first| format!("; {first}")).unwrap_or_default()
     }
 }
 
@@ -129,8 +132,9 @@ fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], skipped: &S
             ));
         }
     }
-    if let SkippedTexts { refused: refused @ 1.., first_refusal, .. } = skipped {
-        found.push(format!("{refused} texts are refused, and not in the profile{first_refusal}"));
+    if skipped.refused > 0 {
+        let first = skipped.first_refusal_clause();
+        found.push(format!("{} texts are refused, and not in the profile{first}", skipped.refused));
     }
     found
 }

@@ -40,7 +40,7 @@ impl Reference {
     /// So many that a drift of twice `DRIFT_THRESHOLD` is seen at least half of the time, and at least `MIN_WINDOW_TEXTS`.
     #[must_use]
     pub fn min_window_texts(&self, signal: DriftSignal) -> Option<u64> {
-        self.min_window_texts.get(signal as usize).copied().flatten()
+        signal.select(self.min_window_texts)
     }
 
     /// The window in one signal; nothing if it is too small for it, or if the signal is not counted.

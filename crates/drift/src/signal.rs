@@ -17,6 +17,16 @@ impl DriftSignal {
     /// All of them. Arrays of one thing per signal have this order.
     pub const ALL: [Self; 4] = [Self::Labels, Self::Confidence, Self::Lengths, Self::UnknownTokens];
 
+    /// Its own of one thing per signal.
+    pub(crate) fn select<T>(self, [labels, confidence, lengths, unknown]: [T; 4]) -> T {
+        match self {
+            Self::Labels => labels,
+            Self::Confidence => confidence,
+            Self::Lengths => lengths,
+            Self::UnknownTokens => unknown,
+        }
+    }
+
     /// Its name for metrics and answers: `labels`, `confidence`, `lengths` or `unknown`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -26,5 +36,15 @@ impl DriftSignal {
             Self::Lengths => "lengths",
             Self::UnknownTokens => "unknown",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn select_has_order_of_all() {
+        assert_eq!(DriftSignal::ALL.map(|signal| signal.select(DriftSignal::ALL)), DriftSignal::ALL);
     }
 }

@@ -139,14 +139,15 @@ impl DriftDetector {
     #[must_use]
     pub fn signal_reports(&self) -> [SignalReport; 4] {
         DriftSignal::ALL.map(|signal| {
-            let judged = self.stored_windows.iter().rev().find_map(|window| {
-                let distance = window.divergences.get(signal as usize).copied().flatten()?;
-                Some((window.number, distance))
-            });
+            let judged = self
+                .stored_windows
+                .iter()
+                .rev()
+                .find_map(|window| Some((window.number, signal.select(window.divergences)?)));
             let (last_window, divergence) = judged.unzip();
             SignalReport {
                 signal,
-                level: self.signal_states.get(signal as usize).map(|state| state.level).unwrap_or_default(),
+                level: signal.select(self.signal_states).level,
                 min_window_texts: self.reference.min_window_texts(signal),
                 last_window,
                 divergence,

@@ -174,8 +174,12 @@ impl Engine {
     }
 
     fn refuse<T>(&self, error: InferenceError) -> Result<T, InferenceError> {
-        let is_overloaded = error == InferenceError::Overloaded;
-        self.metrics.http.record_refusal(if is_overloaded { RefusalReason::Overload } else { RefusalReason::Deadline });
+        match error {
+            InferenceError::Overloaded => self.metrics.http.record_refusal(RefusalReason::Overload),
+            InferenceError::DeadlineExceeded => self.metrics.http.record_refusal(RefusalReason::Deadline),
+            // The end of the server is not counted as a refusal.
+            InferenceError::Closed => {}
+        }
         Err(error)
     }
 }

@@ -120,8 +120,7 @@ impl TrialSession<'_> {
 
     /// Compares the texts of one batch with themselves alone.
     fn compare_batch(&mut self, batch: &[&EncodedInput], alone: &[Vec<f32>], largest: f32) -> Option<&'static str> {
-        let run_timeout = self.run_timeout * MAX_BATCH_ITEMS;
-        let together = match (TrialSession { run_timeout, session: &mut *self.session, ..*self }).run_batch(batch) {
+        let together = match self.run_batch_within(batch, self.run_timeout * MAX_BATCH_ITEMS) {
             Ok(together) if together.len() == batch.len() => together,
             Ok(_) | Err(BackendError::OutputShape { .. }) => return Some("the graph loses texts of a batch"),
             Err(BackendError::Interrupted) => return Some("a batch of a few short texts takes too long"),

@@ -87,12 +87,13 @@ fn collect_samples_in_parallel(
     config: CalibrationConfig,
 ) -> Result<Vec<CostSample>, TrialError> {
     let shapes = trials.first().map(|trial| calibration_shapes(trial.pipeline, config)).unwrap_or_default();
-    let samples: Result<Vec<_>, TrialError> = std::thread::scope(|scope| {
+    let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = trials.iter_mut().map(|trial| scope.spawn(|| trial.collect_samples(&shapes))).collect();
-        let results = threads.into_iter().map(ScopedJoinHandle::join);
-        results.map(|result| result.unwrap_or_else(|_| Err("a thread panicked".into()))).collect()
+        // All are joined, also after an error: one that panicked and was not joined would make the scope panic.
+        threads.into_iter().map(ScopedJoinHandle::join).collect()
     });
-    Ok(samples?.concat())
+    let samples = results.into_iter().map(|result| result.unwrap_or_else(|_| Err("a thread panicked".into())));
+    Ok(samples.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 fn calibration_shapes(pipeline: &Pipeline, config: CalibrationConfig) -> Vec<Shape> {
@@ -210,4 +211,60 @@ pub(super) fn inline_tokenize_bytes(pipeline: &Pipeline) -> usize {
     let best = times.map(|(_, elapsed)| elapsed.cpu.as_nanos()).min().unwrap_or_default();
     let bytes = text.len() as u128 * INLINE_TOKENIZE_TIME.as_nanos() / best.max(1);
     usize::try_from(bytes).unwrap_or(usize::MAX).min(MAX_INLINE_TOKENIZE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use predictd_text::manifest::Manifest;
+    use predictd_text::pipeline::Batch;
+    use predictd_text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
+    use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
+
+    use super::*;
+    use crate::backend::{Scores, Session};
+
+    struct PanickingSession;
+
+    impl Session for PanickingSession {
+        fn run(&mut self, _batch: &Batch, _deadline: Instant) -> Result<Scores, BackendError> {
+            panic!("the test asked for it")
+        }
+    }
+
+    /// A pipeline of a graph that takes the text itself.
+    fn pipeline() -> Pipeline {
+        let mut manifest = Manifest::load(Path::new("../../models/banking77-tfidf/1")).unwrap();
+        let signature = Signature {
+            input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
+            fixed_axes: FixedAxes::default(),
+            output_name: "logits".to_owned(),
+            score_kind: ScoreKind::Logits,
+            per_token: false,
+            applied_activation: None,
+            embedding_rows: None,
+            width: 77,
+            batch_dependent: false,
+            labels: None,
+            is_multi_label: false,
+        };
+        let policies = TextPolicies { on_overflow: OverflowPolicy::Window, markup: MarkupPolicy::Allow };
+        Pipeline::from_manifest(&mut manifest, &signature, policies).unwrap()
+    }
+
+    #[test]
+    fn samples_of_panicking_sessions_are_an_error() {
+        let pipeline = pipeline();
+        let mut sessions = [PanickingSession, PanickingSession];
+        let mut trials = sessions.each_mut().map(|session| TrialSession {
+            pipeline: &pipeline,
+            session,
+            run_timeout: Duration::from_secs(1),
+        });
+        let batch_limits = BatchLimits { max_rows: 64, max_tokens: 64, max_time: 100_000, search_radius: 1 };
+        let config = CalibrationConfig { batch_limits, is_batchable: true, is_gpu: false };
+        let error = collect_samples_in_parallel(&mut trials, config).unwrap_err();
+        assert_eq!(error.to_string(), "a thread panicked");
+    }
 }

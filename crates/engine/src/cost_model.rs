@@ -91,8 +91,8 @@ impl CostModel {
 /// What measured runs say about the cost, added up: the normal equations of a least squares fit.
 #[derive(Clone, Copy, Default)]
 pub struct CostRegression {
-    /// An equation for each part: what the parts are multiplied with, and the right side.
-    equations: [[f64; 4]; 3],
+    normal_matrix: [[f64; 3]; 3],
+    normal_vector: [f64; 3],
 }
 
 impl CostRegression {
@@ -114,23 +114,25 @@ impl CostRegression {
         if sample.seconds <= 0.0 {
             return;
         }
-        let [run, token, square] = features(sample.shape).map(|feature| feature / sample.seconds);
-        let row = [run, token, square, 1.0];
-        for (line, own) in self.equations.iter_mut().zip(row) {
+        let row = features(sample.shape).map(|feature| feature / sample.seconds);
+        for (line, own) in self.normal_matrix.iter_mut().zip(row) {
             line.iter_mut().zip(row).for_each(|(cell, other)| *cell += own * other);
         }
+        self.normal_vector.iter_mut().zip(row).for_each(|(sum, own)| *sum += own);
     }
 
     /// Makes everything so far count for `factor` of what it did.
     pub fn scale(&mut self, factor: f64) {
-        self.equations.iter_mut().flatten().for_each(|cell| *cell *= factor);
+        self.normal_matrix.iter_mut().flatten().chain(&mut self.normal_vector).for_each(|cell| *cell *= factor);
     }
 
     /// Both together.
     #[must_use]
     pub fn merge(mut self, other: &Self) -> Self {
-        let cells = self.equations.iter_mut().flatten();
-        cells.zip(other.equations.iter().flatten()).for_each(|(cell, more)| *cell += more);
+        let cells = self.normal_matrix.iter_mut().flatten().chain(&mut self.normal_vector);
+        cells
+            .zip(other.normal_matrix.iter().flatten().chain(&other.normal_vector))
+            .for_each(|(cell, more)| *cell += more);
         self
     }
 
@@ -140,7 +142,7 @@ impl CostRegression {
     /// of the non-negative problem (its Karush-Kuhn-Tucker conditions name one such choice).
     #[must_use]
     pub fn solve(&self) -> Option<CostModel> {
-        let chosen = (1_u8..8).map(|mask| [mask & 1 != 0, mask & 2 != 0, mask & 4 != 0, true]);
+        let chosen = (1_u8..8).map(|mask| [mask & 1 != 0, mask & 2 != 0, mask & 4 != 0]);
         chosen
             .filter_map(|chosen| self.least_squares(chosen))
             .filter(|parts| parts.iter().all(|&part| part >= 0.0))
@@ -150,24 +152,24 @@ impl CostRegression {
 
     /// The sum of squares, but for a constant.
     fn squared_error(&self, parts: [f64; 3]) -> f64 {
-        let products = self.equations.map(|line| dot(&line, &parts));
-        dot(&parts, &products) - 2.0 * dot(&self.equations.map(|line| line[3]), &parts)
+        dot(parts, self.normal_matrix.map(|line| dot(line, parts))) - 2.0 * dot(self.normal_vector, parts)
     }
 
-    /// The best parts among the chosen; nothing if the runs do not tell them apart. The right side is always chosen.
+    /// The best parts among the chosen; nothing if the runs do not tell them apart.
     #[expect(clippy::indexing_slicing, reason = "every index is below the fixed sizes")]
-    fn least_squares(&self, chosen: [bool; 4]) -> Option<[f64; 3]> {
+    fn least_squares(&self, chosen: [bool; 3]) -> Option<[f64; 3]> {
         // Each column scaled to length 1: tokens and their squares differ by orders of magnitude.
-        let size: [f64; 4] = array::from_fn(|i| self.equations.get(i).map_or(1.0, |line| line[i].sqrt()));
+        let size: [f64; 3] = array::from_fn(|i| self.normal_matrix[i][i].sqrt());
         if (0..3).any(|i| chosen[i] && size[i] == 0.0) {
             return None;
         }
         let mut matrix = [[0.0; 4]; 3];
         for i in 0..3 {
             matrix[i][i] = 1.0;
-            for j in (0..4).filter(|&j| chosen[i] && chosen[j]) {
-                matrix[i][j] = self.equations[i][j] / (size[i] * size[j]);
+            for j in (0..3).filter(|&j| chosen[i] && chosen[j]) {
+                matrix[i][j] = self.normal_matrix[i][j] / (size[i] * size[j]);
             }
+            matrix[i][3] = if chosen[i] { self.normal_vector[i] / size[i] } else { 0.0 };
         }
         let solved = solve_linear_system(matrix)?;
         let parts: [f64; 3] = array::from_fn(|i| if chosen[i] { solved[i] / size[i] } else { 0.0 });
@@ -182,7 +184,7 @@ fn features(shape: Shape) -> [f64; 3] {
     [1.0, tokens, tokens * shape.length as f64]
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

@@ -25,8 +25,8 @@ pub const PROFILE_MISMATCH_WARNING: &str =
 
 /// Compares what a model version is asked with its profile.
 pub struct DriftMonitor {
-    /// The profile.
-    pub profile: Profile,
+    /// What the profile says of itself.
+    pub profile: ProfileMetadata,
     name_and_version: [String; 2],
     started_at: (Instant, SystemTime),
     state: Mutex<MonitorState>,
@@ -37,6 +37,20 @@ struct MonitorState {
     drift: DriftDetector,
     /// When each signal came to its level; none if it was quiet from the start.
     level_since: [Option<SystemTime>; 4],
+}
+
+/// What a profile says of itself. Its labels and counts, which may take much memory, are not kept.
+pub struct ProfileMetadata {
+    /// The model that answered.
+    pub model: String,
+    /// Its version.
+    pub model_version: String,
+    /// When.
+    pub made: String,
+    /// Texts that it was made of.
+    pub texts: u64,
+    /// How often the answers were right, if that was known.
+    pub accuracy: Option<ProfileAccuracy>,
 }
 
 /// How it stands.
@@ -69,8 +83,9 @@ impl DriftMonitor {
             );
         }
         metrics.init_drift_windows();
+        let Profile { model: profile_model, model_version, made, texts, accuracy, .. } = profile;
         Self {
-            profile,
+            profile: ProfileMetadata { model: profile_model, model_version, made, texts, accuracy },
             name_and_version: [model.clone(), version.clone()],
             started_at: (Instant::now(), clock::now()),
             state: Mutex::new(MonitorState { drift, level_since: [None; 4] }),

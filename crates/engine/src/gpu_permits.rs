@@ -128,12 +128,15 @@ impl<'a> NextGpuPermit<'a> {
         while let Some(run) = state.active_run {
             let overdue_in = run.time_until_overdue(Instant::now());
             if overdue_in.is_zero() {
+                // Before `self` is dropped, which takes the lock.
+                drop(state);
                 return None;
             }
             permits.state_changed.wait_for(&mut state, overdue_in);
         }
         state.active_run = Some(ActiveRun::new(load_id, predicted_time));
-        // `self` is dropped after `state`, and lets the thread behind prepare for the permit after this one.
+        drop(state);
+        // `self`, which is dropped now, lets the thread behind prepare for the permit after this one.
         Some(GpuPermit(permits))
     }
 }

@@ -35,8 +35,19 @@ const SAMPLE_TOKENS: usize = 16;
 /// Time of a run of the sample.
 const SAMPLE_RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A session that several threads use, one at a time.
-type SharedSession = Arc<Mutex<Box<dyn Session>>>;
+/// A session that several threads use, one at a time. A thread with the permit finds it free.
+#[derive(Clone)]
+struct SharedSession(Arc<Mutex<Box<dyn Session>>>);
+
+impl Session for SharedSession {
+    fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, BackendError> {
+        self.0.lock().run(batch, deadline)
+    }
+
+    fn runs_on_caller_thread(&self) -> bool {
+        self.0.lock().runs_on_caller_thread()
+    }
+}
 
 /// Starts a model's threads for each GPU, with a session there. They end when the queue is closed and empty. Each runs a
 /// sample before anything else: libraries of GPUs prepare a thread at its first run, which takes long.
@@ -56,7 +67,7 @@ pub fn spawn(
         let group = Arc::new(GpuWorkerGroup {
             gpu_index,
             permits: Arc::clone(permits),
-            session: Arc::new(Mutex::new(session)),
+            session: SharedSession(Arc::new(Mutex::new(session))),
             prepare_lock: Mutex::default(),
             sample_batch: sample_batch.clone(),
         });
@@ -83,20 +94,9 @@ struct GpuWorkerGroup {
     sample_batch: Option<Batch>,
 }
 
-/// A thread with the permit finds the session free.
-impl Session for SharedSession {
-    fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, BackendError> {
-        self.lock().run(batch, deadline)
-    }
-
-    fn runs_on_caller_thread(&self) -> bool {
-        self.lock().runs_on_caller_thread()
-    }
-}
-
 impl GpuWorkerGroup {
     fn run_worker(&self, runner: &ModelRunner) {
-        let mut session = Arc::clone(&self.session);
+        let mut session = self.session.clone();
         let mut prep_time = INITIAL_PREP_TIME;
         let mut failure_detector = match self.run_sample() {
             Ok(()) => self.sample_batch.as_ref().map(|_| GpuFailureDetector::default()),
@@ -155,6 +155,6 @@ impl GpuWorkerGroup {
 
     fn run_sample(&self) -> Result<(), BackendError> {
         let Some(sample) = &self.sample_batch else { return Ok(()) };
-        self.session.lock().run(sample, Instant::now() + SAMPLE_RUN_TIMEOUT).map(|_| ())
+        self.session.0.lock().run(sample, Instant::now() + SAMPLE_RUN_TIMEOUT).map(|_| ())
     }
 }

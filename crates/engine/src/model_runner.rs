@@ -15,7 +15,7 @@ use super::error::ItemError;
 use super::gpu_health::GpuFailureSignal;
 use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
-use super::queue::{Queue, QueuedItem};
+use super::queue::{DispatchedBatch, Queue, QueuedItem};
 use super::timings::{Timings, measure_time};
 use super::wait_estimator::ModelLoad;
 
@@ -54,8 +54,16 @@ pub(super) struct PreparedBatch {
 }
 
 impl ModelRunner {
-    /// Lays out the tensors of texts that run together.
-    pub(super) fn prepare_batch(&self, items: Vec<QueuedItem>) -> PreparedBatch {
+    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time get an error.
+    pub(super) fn prepare_batch(&self, dispatched: DispatchedBatch) -> PreparedBatch {
+        for item in dispatched.expired_items {
+            // The caller's own clock may have ended its wait first.
+            _ = item.reply.send(Err(ItemError::DeadlineExceeded));
+        }
+        self.assemble(dispatched.items)
+    }
+
+    fn assemble(&self, items: Vec<QueuedItem>) -> PreparedBatch {
         // Without tensors, each of them runs by itself.
         let tensors = (items.len() > 1)
             .then(|| self.catch_panic(|| self.pipeline.batch(items.iter().map(|item| &item.encoded))))
@@ -74,7 +82,7 @@ impl ModelRunner {
         if !prepared.items.iter().any(|item| item.reply.sender.is_closed()) {
             return prepared;
         }
-        self.prepare_batch(prepared.items.into_iter().filter(|item| !item.reply.sender.is_closed()).collect())
+        self.assemble(prepared.items.into_iter().filter(|item| !item.reply.sender.is_closed()).collect())
     }
 
     /// Runs texts and answers their callers; true if all of them failed by the model's fault.

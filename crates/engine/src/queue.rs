@@ -15,14 +15,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use predictd_drift::to_f64;
 
-use super::error::ItemError;
 use super::group_permits::GroupPermits;
 use super::scheduler::batch_search::{BatchContext, Candidate};
 use super::scheduler::{BatchingStrategy, Micros, PendingItem, SchedulingContext, to_micros};
 use super::scheduler_config::SchedulerConfig;
 use super::wait_estimator::{ModelLoad, RunMeans};
 use express_lane::{EXPRESS_POLL_INTERVAL, ParkedExpressWorker, max_express_work};
-pub use item::{InferenceRequest, ItemReply, QueuedItem};
+pub use item::{DispatchedBatch, InferenceRequest, ItemReply, QueuedItem};
 use state::{QueueState, park_worker};
 
 /// The queue. Its length is bounded by the engine's permits.
@@ -148,19 +147,19 @@ impl Queue {
         if self.is_batching_disabled() { BatchingStrategy::Single } else { self.config.strategy }
     }
 
-    /// Takes the texts to run now. Those that cannot be answered in time any more get an error.
+    /// Takes the texts to run now, and those that cannot be answered in time any more.
     ///
     /// The run of these texts begins in `remaining`.
-    pub fn next_batch(&self, remaining: Duration) -> Vec<QueuedItem> {
+    pub fn next_batch(&self, remaining: Duration) -> DispatchedBatch {
         // So many other runs may begin at once.
         let free = self.permits.available();
         let means = self.model_load.means();
         let cost_model = self.model_load.cost_model();
-        let mut expired = Vec::new();
+        let mut expired_items = Vec::new();
         let mut state = self.state.lock();
-        let items = loop {
+        loop {
             let now = self.micros_since_creation(Instant::now());
-            expired.extend(state.pop_expired(now));
+            expired_items.extend(state.pop_expired(now));
             let is_overloaded = self.update_overload_state(&mut state, now, &means);
             let batch_context = BatchContext {
                 now: now.saturating_add(to_micros(remaining)),
@@ -177,12 +176,9 @@ impl Queue {
             let items = state.take_items(&ids);
             // Those that were taken may all be of callers that have left.
             if ids.is_empty() || !items.is_empty() {
-                break items;
+                return DispatchedBatch { items, expired_items };
             }
-        };
-        drop(state);
-        fail_expired(expired);
-        items
+        }
     }
 
     /// True if there has been more work than can be done in the overload threshold, for twice as long.
@@ -258,27 +254,16 @@ impl Queue {
 
     /// Takes the texts to run beside those that hold all permits for so long.
     #[must_use]
-    pub fn next_express_batch(&self, busy_for: Option<Duration>) -> Vec<QueuedItem> {
+    pub fn next_express_batch(&self, busy_for: Option<Duration>) -> DispatchedBatch {
         let means = self.model_load.means();
         let cost_model = self.model_load.cost_model();
         let mut state = self.state.lock();
         let now = self.micros_since_creation(Instant::now());
-        let expired = state.pop_expired(now);
+        let expired_items = state.pop_expired(now);
         let batch_context =
             BatchContext { now, cost_model: &cost_model, slowdown: means.slowdown, limits: self.config.batch_limits };
         let context = SchedulingContext { batch_context, idle_workers: 0, is_overloaded: false };
         let ids = state.pending.take_express_batch(max_express_work(busy_for), self.strategy(), &context);
-        let items = state.take_items(&ids);
-        drop(state);
-        fail_expired(expired);
-        items
-    }
-}
-
-/// Answers texts whose time is over. No lock is held: each of them wakes a semaphore.
-fn fail_expired(items: Vec<QueuedItem>) {
-    for item in items {
-        // The caller's own clock may have ended its wait first.
-        _ = item.reply.send(Err(ItemError::DeadlineExceeded));
+        DispatchedBatch { items: state.take_items(&ids), expired_items }
     }
 }

@@ -40,8 +40,17 @@ impl TrialSession<'_> {
 
     /// One batch of texts of one row each: their scores, a row for each text.
     pub(super) fn run_batch(&mut self, texts: &[&EncodedInput]) -> Result<Vec<Vec<f32>>, BackendError> {
+        self.run_batch_within(texts, self.run_timeout)
+    }
+
+    /// The same with another time for the run.
+    pub(super) fn run_batch_within(
+        &mut self,
+        texts: &[&EncodedInput],
+        timeout: Duration,
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
         let batch = self.pipeline.batch(texts.iter().copied());
-        Ok(self.run(&batch)?.rows().collect())
+        Ok(self.session.run(&batch, Instant::now() + timeout)?.rows().collect())
     }
 
     /// One run of this shape.

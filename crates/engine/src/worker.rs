@@ -25,12 +25,12 @@ pub fn spawn(
             let before_waiting = || runner.queue.wake_express_worker(Some(Duration::ZERO));
             let permit = permits.acquire(before_waiting);
             // Chosen only now: what came while this thread waited for its permit takes part.
-            let items = runner.queue.next_batch(Duration::ZERO);
-            if !items.is_empty() {
-                permit.mark_started(runner.load_id, runner.predict_run_time(&items));
+            let dispatched = runner.queue.next_batch(Duration::ZERO);
+            if !dispatched.items.is_empty() {
+                permit.mark_started(runner.load_id, runner.predict_run_time(&dispatched.items));
                 runner.queue.wake_express_worker(permits.busy_for(runner.load_id));
             }
-            runner.run_and_reply(session.as_mut(), runner.prepare_batch(items), permit);
+            runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), permit);
             match recycler.as_mut().and_then(|recycler| recycler.after_run(&mut session)) {
                 Some(Ok(())) => runner.metrics.record_recycled_session(),
                 Some(Err(error)) => {
@@ -54,8 +54,8 @@ pub fn spawn_express_worker(
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
         while runner.queue.wait_for_express_item(|| permits.busy_for(runner.load_id)) {
             let express_lock = permits.lock_express();
-            let items = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
-            runner.run_and_reply(session.as_mut(), runner.prepare_batch(items), express_lock);
+            let dispatched = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
+            runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), express_lock);
         }
     })
 }

@@ -78,7 +78,7 @@ impl FeedbackService {
         let mut records = Vec::with_capacity(feedback.len());
         let mut outcomes = Vec::with_capacity(feedback.len());
         for feedback in feedback {
-            let reported_at = store.services().feedback.next_timestamp();
+            let reported_at = || store.services().feedback.next_timestamp();
             let checked = self.verify(feedback, caller, reported_at).map(|record| records.push(record));
             if checked.is_err() {
                 self.metrics.record_feedback("refused");
@@ -95,8 +95,14 @@ impl FeedbackService {
         Ok(outcomes.into_iter().map(outcome).collect())
     }
 
-    /// The record of valid feedback.
-    fn verify(&self, feedback: Feedback, caller: &str, reported_at: i64) -> Result<FeedbackRecord, FeedbackError> {
+    /// The record of valid feedback. `reported_at` is called for valid feedback only: a time that is taken says that
+    /// there is news in the database.
+    fn verify(
+        &self,
+        feedback: Feedback,
+        caller: &str,
+        reported_at: impl FnOnce() -> i64,
+    ) -> Result<FeedbackRecord, FeedbackError> {
         let receipt = self.receipts.verify(&feedback.prediction_id, clock::now())?;
         if receipt.label_source == LabelSource::NoLabels {
             return Err(FeedbackError::NoLabels);
@@ -126,7 +132,7 @@ impl FeedbackService {
             actual: feedback.labels,
             text,
             caller: caller.to_owned(),
-            reported_at,
+            reported_at: reported_at(),
         })
     }
 
@@ -153,5 +159,25 @@ fn is_possible_label(model: Option<&LoadedVersion>, receipt: &Receipt, label: &s
         // Receipts of the first format do not tell candidate labels from those of the model.
         Some(model) => model.pipeline().labels().iter().chain(&receipt.labels).any(|known| known == label),
         None => !label.chars().any(char::is_control),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use predictd_text::text_policies::MarkupPolicy;
+
+    use super::*;
+
+    #[test]
+    fn verify_refused_feedback_takes_no_time() {
+        let service = FeedbackService {
+            receipts: Arc::new(ReceiptKeyring::new_ephemeral().unwrap()),
+            registry: Arc::default(),
+            text_policy: TextPolicy { markup: MarkupPolicy::Allow, allowed_characters: None },
+            metrics: Arc::new(Metrics::new().unwrap()),
+        };
+        let feedback = Feedback { prediction_id: "forged".to_owned(), labels: Vec::new(), text: None };
+        let refused = service.verify(feedback, "someone", || panic!("a time was taken"));
+        assert!(matches!(refused, Err(FeedbackError::Receipt(_))), "{refused:?}");
     }
 }

@@ -39,7 +39,8 @@ pub struct SystemMetrics {
 #[derive(Debug, Default)]
 struct SharedState {
     data_directory: OnceLock<PathBuf>,
-    /// How busy each GPU was in the last sample.
+    /// How busy each GPU was in the last sample. Its lock also goes with `sample_done`: `refresh` holds it from its
+    /// request until it waits.
     gpu_utilisations: Mutex<Vec<f64>>,
     sample_done: Condvar,
 }

@@ -39,11 +39,9 @@ pub(super) fn read_external_files(
             let parts = relative_components(location)
                 .ok_or_else(|| error("external data must lie in the directory of the graph, or in one within it"))?;
             let content = read_regular_file(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
-            let content = content.map_err(|failure| match Errno::from_io_error(&failure) {
-                // A link, or a directory that is none.
-                Some(Errno::LOOP | Errno::NOTDIR) => error(NOT_REGULAR_FILE),
-                Some(_) => ManifestError::from_io(format!("{location:?}"), &failure),
-                None => error(&failure.to_string()),
+            let content = content.map_err(|failure| match failure {
+                FileError::Io(system) => ManifestError::from_io(format!("{location:?}"), &system),
+                FileError::Rejected(reason) => error(reason),
             })?;
             manifest.check_external_file(&parts.join("/"), &content)?;
             total += content.len() as u64;
@@ -71,10 +69,33 @@ fn relative_components(location: &str) -> Option<Vec<&str>> {
     (!parts.is_empty() && parts.len() <= MAX_DIRECTORY_DEPTH).then_some(parts)
 }
 
+/// Why a file is not read.
+enum FileError {
+    Io(io::Error),
+    Rejected(&'static str),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// For files that are opened.
+impl From<Errno> for FileError {
+    fn from(error: Errno) -> Self {
+        match error {
+            // A link, or a directory that is none.
+            Errno::LOOP | Errno::NOTDIR => Self::Rejected(NOT_REGULAR_FILE),
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
 /// Reads a regular file with one link. No part of its path is a link. What is checked is the open file: another one may
 /// be put in its place meanwhile.
-fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> io::Result<Vec<u8>> {
-    let Some((name, directories)) = parts.split_last() else { return Err(io::Error::other(NOT_REGULAR_FILE)) };
+fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, FileError> {
+    let Some((name, directories)) = parts.split_last() else { return Err(FileError::Rejected(NOT_REGULAR_FILE)) };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = openat(CWD, directory, flags, Mode::empty())?;
     for part in directories {
@@ -85,12 +106,12 @@ fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> io::Result
     let file = File::from(openat(&at, *name, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
-        return Err(io::Error::other(NOT_REGULAR_FILE));
+        return Err(FileError::Rejected(NOT_REGULAR_FILE));
     }
     let mut content = Vec::new();
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        return Err(io::Error::other("the external data is larger than 2 GiB"));
+        return Err(FileError::Rejected("the external data is larger than 2 GiB"));
     }
     Ok(content)
 }

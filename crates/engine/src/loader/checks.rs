@@ -10,7 +10,7 @@ use predictd_text::signature::Signature;
 use predictd_text::tokenizer::TokenizeError;
 
 use super::cpu_retry::OpenedModel;
-use crate::backend::{BackendError, Session};
+use crate::backend::{BackendError, GraphInfo, Session};
 use crate::batch_invariance::{ScoreTolerance, item_scores};
 use crate::trial_session::{TrialError, TrialSession};
 
@@ -22,49 +22,62 @@ const MAX_LENGTH_SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 const ACTIVATION_PROBE_COUNT: usize = 6;
 
 /// Runs a model for the first time: its own examples, and texts alone and in batches. Why texts cannot share a batch, if
-/// so.
+/// so. `run_timeout`: time of a run of the model's own examples and of long texts; probes get less.
 ///
 /// # Errors
 /// [`ManifestError`] naming the file that is not true, or why the graph fails.
 pub(super) fn run_load_checks(
-    OpenedModel { manifest, graph, pipeline, placement, .. }: &mut OpenedModel,
+    opened: &mut OpenedModel,
     session: &mut dyn Session,
-    longest: Duration,
+    run_timeout: Duration,
 ) -> Result<Option<&'static str>, ManifestError> {
-    let facts = graph.info();
-    let tolerance = match manifest.options.allow_batch_influence {
-        Some(true) => ScoreTolerance::UNLIMITED,
-        _ => ScoreTolerance::new(&facts, placement.is_gpu()),
-    };
-    let failed = |reason: TrialError| warm_up_error(manifest, reason);
-    let mut trial = TrialSession { pipeline, session, run_timeout: longest };
-    let run_timeout = trial.probe_run_timeout().map_err(failed)?;
-    trial.run_timeout = run_timeout;
-    if let Some(rows) = trial.find_id_limit() {
-        pipeline.limit_token_ids(rows)?;
-    }
+    let facts = opened.graph.info();
+    let unbatchable_reason = run_probes(opened, session, &facts, run_timeout)?;
+    let OpenedModel { manifest, pipeline, .. } = opened;
     let mut trial = TrialSession { pipeline, session, run_timeout };
-    if manifest.options.activation.is_none()
-        && let Some((applied, left)) = trial.detect_activation().map_err(failed)?
-    {
-        pipeline.set_graph_activation(applied, left);
-    }
-    let mut trial = TrialSession { pipeline, session, run_timeout };
-    let why_alone = match declared_unbatchable_reason(manifest, graph.signature()) {
-        None => trial.find_unbatchable_reason(tolerance).map_err(failed)?,
-        declared => declared,
-    };
-    if why_alone.is_some() {
-        pipeline.disable_row_batching();
-    }
-    let mut trial = TrialSession { pipeline, session, run_timeout: longest };
     trial.check_mlflow(manifest, &facts)?;
     trial.check_golden()?;
-    trial.warm_up().map_err(failed)?;
+    trial.warm_up().map_err(|reason| warm_up_error(manifest, reason))?;
     if trial.fails_on_pairs() {
         pipeline.disable_pairs();
     }
-    Ok(why_alone)
+    Ok(unbatchable_reason)
+}
+
+/// Finds by texts of no meaning what the graph's file does not say of it. Why texts cannot share a batch, if so.
+///
+/// Each probe gets the time that [`TrialSession::probe_run_timeout`] measures, `longest` at most.
+fn run_probes(
+    OpenedModel { manifest, graph, pipeline, placement, .. }: &mut OpenedModel,
+    session: &mut dyn Session,
+    facts: &GraphInfo,
+    longest: Duration,
+) -> Result<Option<&'static str>, ManifestError> {
+    let failed = |reason: TrialError| warm_up_error(manifest, reason);
+    let run_timeout = TrialSession { pipeline, session, run_timeout: longest }.probe_run_timeout().map_err(failed)?;
+    let mut probe = TrialSession { pipeline, session, run_timeout };
+    if let Some(rows) = probe.find_id_limit() {
+        pipeline.limit_token_ids(rows)?;
+    }
+    let mut probe = TrialSession { pipeline, session, run_timeout };
+    if manifest.options.activation.is_none()
+        && let Some((applied, left)) = probe.detect_activation().map_err(failed)?
+    {
+        pipeline.set_graph_activation(applied, left);
+    }
+    let tolerance = match manifest.options.allow_batch_influence {
+        Some(true) => ScoreTolerance::UNLIMITED,
+        _ => ScoreTolerance::new(facts, placement.is_gpu()),
+    };
+    let mut probe = TrialSession { pipeline, session, run_timeout };
+    let unbatchable_reason = match declared_unbatchable_reason(manifest, graph.signature()) {
+        None => probe.find_unbatchable_reason(tolerance).map_err(failed)?,
+        declared => declared,
+    };
+    if unbatchable_reason.is_some() {
+        pipeline.disable_row_batching();
+    }
+    Ok(unbatchable_reason)
 }
 
 /// The error of a model whose first runs failed.

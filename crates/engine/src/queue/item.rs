@@ -73,6 +73,14 @@ impl QueuedItem {
     }
 }
 
+/// What a worker gets from the queue.
+pub struct DispatchedBatch {
+    /// The texts to run together; none if none waits any more.
+    pub items: Vec<QueuedItem>,
+    /// Texts that can no longer be answered in time.
+    pub expired_items: Vec<QueuedItem>,
+}
+
 /// Where the answer to a text goes, and what is given back with it.
 pub struct ItemReply {
     /// To the caller.
