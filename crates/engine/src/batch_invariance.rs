@@ -77,80 +77,86 @@ fn has_difference_above(alone: &[f32], together: &[f32], largest: f32) -> bool {
         || alone.iter().zip(together).any(|(a, b)| (a - b).abs() > largest || a.is_nan() != b.is_nan())
 }
 
-impl TrialSession<'_> {
-    /// Why texts cannot share a batch, if so: compares them alone and in batches.
-    ///
-    /// # Errors
-    /// Why a run of one short text failed.
-    pub(super) fn find_unbatchable_reason(
-        &mut self,
-        tolerance: ScoreTolerance,
-    ) -> Result<Option<&'static str>, TrialError> {
+/// Why texts cannot share a batch, if so: compares them alone and in batches.
+///
+/// # Errors
+/// Why a run of one short text failed.
+pub(super) fn find_unbatchable_reason(
+    trial: &mut TrialSession<'_>,
+    tolerance: ScoreTolerance,
+) -> Result<Option<&'static str>, TrialError> {
+    let start = Instant::now();
+    for number in 0..MAX_GROUPS {
+        if number >= MIN_GROUPS && start.elapsed() > PROBE_BUDGET || number > 0 && start.elapsed() > MAX_PROBE_TIME {
+            break;
+        }
+        let texts = create_group(trial.pipeline, number)?;
+        if let Some(reason) = compare_texts(trial, tolerance, &texts) {
+            return Ok(Some(reason));
+        }
+    }
+    let far_apart = [GROUP_LENGTHS[0], LONG_TEXT_TOKENS].map(|length| trial.pipeline.probe_text(length, length));
+    let far_apart = far_apart.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(compare_texts(trial, tolerance, &far_apart))
+}
+
+/// Compares texts alone, each beside the next longer one, and all together.
+fn compare_texts(
+    trial: &mut TrialSession<'_>,
+    tolerance: ScoreTolerance,
+    texts: &[EncodedInput],
+) -> Option<&'static str> {
+    let (compared, alone): (Vec<_>, Vec<_>) = texts
+        .iter()
+        .filter_map(|text| {
+            // A text that fails alone says nothing of batches.
+            let rows = trial.run_batch(&[text]).ok()?;
+            Some((text, item_scores(trial.pipeline, text, rows.first())))
+        })
+        .unzip();
+    let largest = tolerance.max_difference(&alone);
+    let pairs = (0..).zip(compared.windows(2)).take(compared.len().saturating_sub(2));
+    let mut batches = pairs.chain(std::iter::once((0, compared.as_slice()))).filter(|(_, batch)| batch.len() > 1);
+    batches.find_map(|(first, batch)| compare_batch(trial, batch, alone.get(first..).unwrap_or_default(), largest))
+}
+
+/// Compares the texts of one batch with themselves alone.
+fn compare_batch(
+    trial: &mut TrialSession<'_>,
+    batch: &[&EncodedInput],
+    alone: &[Vec<f32>],
+    largest: f32,
+) -> Option<&'static str> {
+    let together = match trial.run_batch_within(batch, trial.run_timeout * MAX_BATCH_ITEMS) {
+        Ok(together) if together.len() == batch.len() => together,
+        Ok(_) | Err(BackendError::OutputShape { .. }) => return Some("the graph loses texts of a batch"),
+        Err(BackendError::Interrupted) => return Some("a batch of a few short texts takes too long"),
+        Err(BackendError::Failed(_) | BackendError::OutOfBounds(_)) => {
+            return Some("the graph fails on several texts");
+        }
+    };
+    let mut texts = batch.iter().zip(alone).zip(&together);
+    let moved = texts.any(|((text, alone), row)| {
+        has_difference_above(alone, &item_scores(trial.pipeline, text, Some(row)), largest)
+    });
+    moved.then_some("the texts of a batch, or its padding, change a text's scores")
+}
+
+/// Time for a run of a probe: a text that takes much longer than another says nothing, and must not hold up a load.
+///
+/// # Errors
+/// Why a run of one short text failed.
+pub(super) fn probe_run_timeout(trial: &mut TrialSession<'_>) -> Result<Duration, TrialError> {
+    const TIMEOUT_FACTOR: u32 = 20;
+    const MIN_TIMEOUT: Duration = Duration::from_millis(200);
+    let text = trial.pipeline.cost_probe(8)?;
+    let mut best = trial.run_timeout;
+    for _ in 0..2 {
         let start = Instant::now();
-        for number in 0..MAX_GROUPS {
-            if number >= MIN_GROUPS && start.elapsed() > PROBE_BUDGET || number > 0 && start.elapsed() > MAX_PROBE_TIME
-            {
-                break;
-            }
-            let texts = create_group(self.pipeline, number)?;
-            if let Some(reason) = self.compare_texts(tolerance, &texts) {
-                return Ok(Some(reason));
-            }
-        }
-        let far_apart = [GROUP_LENGTHS[0], LONG_TEXT_TOKENS].map(|length| self.pipeline.probe_text(length, length));
-        let far_apart = far_apart.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(self.compare_texts(tolerance, &far_apart))
+        trial.run_batch(&[&text])?;
+        best = best.min(start.elapsed());
     }
-
-    /// Compares texts alone, each beside the next longer one, and all together.
-    fn compare_texts(&mut self, tolerance: ScoreTolerance, texts: &[EncodedInput]) -> Option<&'static str> {
-        let (compared, alone): (Vec<_>, Vec<_>) = texts
-            .iter()
-            .filter_map(|text| {
-                // A text that fails alone says nothing of batches.
-                let rows = self.run_batch(&[text]).ok()?;
-                Some((text, item_scores(self.pipeline, text, rows.first())))
-            })
-            .unzip();
-        let largest = tolerance.max_difference(&alone);
-        let pairs = (0..).zip(compared.windows(2)).take(compared.len().saturating_sub(2));
-        let mut batches = pairs.chain(std::iter::once((0, compared.as_slice()))).filter(|(_, batch)| batch.len() > 1);
-        batches.find_map(|(first, batch)| self.compare_batch(batch, alone.get(first..).unwrap_or_default(), largest))
-    }
-
-    /// Compares the texts of one batch with themselves alone.
-    fn compare_batch(&mut self, batch: &[&EncodedInput], alone: &[Vec<f32>], largest: f32) -> Option<&'static str> {
-        let together = match self.run_batch_within(batch, self.run_timeout * MAX_BATCH_ITEMS) {
-            Ok(together) if together.len() == batch.len() => together,
-            Ok(_) | Err(BackendError::OutputShape { .. }) => return Some("the graph loses texts of a batch"),
-            Err(BackendError::Interrupted) => return Some("a batch of a few short texts takes too long"),
-            Err(BackendError::Failed(_) | BackendError::OutOfBounds(_)) => {
-                return Some("the graph fails on several texts");
-            }
-        };
-        let mut texts = batch.iter().zip(alone).zip(&together);
-        let moved = texts.any(|((text, alone), row)| {
-            has_difference_above(alone, &item_scores(self.pipeline, text, Some(row)), largest)
-        });
-        moved.then_some("the texts of a batch, or its padding, change a text's scores")
-    }
-
-    /// Time for a run of a probe: a text that takes much longer than another says nothing, and must not hold up a load.
-    ///
-    /// # Errors
-    /// Why a run of one short text failed.
-    pub(super) fn probe_run_timeout(&mut self) -> Result<Duration, TrialError> {
-        const TIMEOUT_FACTOR: u32 = 20;
-        const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-        let text = self.pipeline.cost_probe(8)?;
-        let mut best = self.run_timeout;
-        for _ in 0..2 {
-            let start = Instant::now();
-            self.run_batch(&[&text])?;
-            best = best.min(start.elapsed());
-        }
-        Ok((best * TIMEOUT_FACTOR).max(MIN_TIMEOUT).min(self.run_timeout))
-    }
+    Ok((best * TIMEOUT_FACTOR).max(MIN_TIMEOUT).min(trial.run_timeout))
 }
 
 /// The texts of a group, from the shortest to the longest.

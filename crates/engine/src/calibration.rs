@@ -67,7 +67,7 @@ pub(super) fn calibrate(trials: &mut [TrialSession<'_>], config: CalibrationConf
     let cost_model = CostModel::fit(&samples).ok_or("no run took any time")?;
     let first = trials.first_mut().ok_or("no session could be made")?;
     if !config.is_gpu {
-        run_memory_bytes = first.measure_run_memory(config.batch_limits)?;
+        run_memory_bytes = measure_run_memory(first, config.batch_limits)?;
     }
     let mut short_item_time = Duration::MAX;
     for _ in 0..REPEAT_BOUNDS.0 {
@@ -88,7 +88,7 @@ fn collect_samples_in_parallel(
 ) -> Result<Vec<CostSample>, TrialError> {
     let shapes = trials.first().map(|trial| calibration_shapes(trial.pipeline, config)).unwrap_or_default();
     let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = trials.iter_mut().map(|trial| scope.spawn(|| trial.collect_samples(&shapes))).collect();
+        let threads: Vec<_> = trials.iter_mut().map(|trial| scope.spawn(|| collect_samples(trial, &shapes))).collect();
         // All are joined, also after an error: one that panicked and was not joined would make the scope panic.
         threads.into_iter().map(ScopedJoinHandle::join).collect()
     });
@@ -124,12 +124,12 @@ fn run_largest_on_gpus(trials: &mut [TrialSession<'_>], config: CalibrationConfi
     let (result, growth) = memory::measure_peak_growth(|| {
         trials.iter_mut().try_for_each(|trial| {
             let max_tokens = trial.max_tokens();
-            trial.run_shape_twice(trial.pipeline.largest_batch_shape(max_tokens))?;
+            run_shape_twice(trial, trial.pipeline.largest_batch_shape(max_tokens))?;
             // Attention takes most memory for long texts, everything else for many tokens.
             for length in [max_tokens, TYPICAL_TOKENS.min(max_tokens)].into_iter().filter(|_| config.is_batchable) {
                 let shape = largest_shape(length, config.batch_limits);
                 // It may never come to that: what a run may take is bounded by its time as well.
-                if let Err(reason) = trial.run_shape_twice(shape) {
+                if let Err(reason) = run_shape_twice(trial, shape) {
                     tracing::warn!(texts = shape.rows, tokens = length, reason, "large batch failed on the GPU");
                 }
             }
@@ -145,60 +145,58 @@ fn largest_shape(length: usize, limits: BatchLimits) -> Shape {
     Shape { rows: (limits.max_tokens / length.max(1)).clamp(1, limits.max_rows.max(1)), length }
 }
 
-impl TrialSession<'_> {
-    /// Two runs of a shape: the library plans the memory of a shape at its first run, and takes it at the second.
-    fn run_shape_twice(&mut self, shape: Shape) -> Result<(), String> {
-        (0..2)
-            .try_for_each(|_| self.run_shape(shape))
-            .map_err(|error| format!("a run of {} tokens: {error}", shape.token_count()))
-    }
+/// Two runs of a shape: the library plans the memory of a shape at its first run, and takes it at the second.
+fn run_shape_twice(trial: &mut TrialSession<'_>, shape: Shape) -> Result<(), String> {
+    (0..2)
+        .try_for_each(|_| trial.run_shape(shape))
+        .map_err(|error| format!("a run of {} tokens: {error}", shape.token_count()))
+}
 
-    /// Bytes by which the largest runs make the process grow; none where that cannot be measured.
-    ///
-    /// # Errors
-    /// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.
-    fn measure_run_memory(&mut self, limits: BatchLimits) -> Result<Option<u64>, BackendError> {
-        let max_tokens = self.max_tokens();
-        let batch_shape = Shape {
-            rows: (limits.max_tokens / TYPICAL_TOKENS).min(limits.max_rows),
-            length: TYPICAL_TOKENS.min(max_tokens),
-        };
-        let (result, growth) = memory::measure_peak_growth(|| {
-            self.run_shape(self.pipeline.largest_batch_shape(max_tokens))?;
-            Ok(self.run_shape(batch_shape).is_ok())
-        });
-        match result {
-            Ok(is_complete) => Ok(growth.filter(|_| is_complete)),
-            Err(BackendError::Interrupted) => Ok(None),
-            Err(error) => Err(error),
-        }
+/// Bytes by which the largest runs make the process grow; none where that cannot be measured.
+///
+/// # Errors
+/// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.
+fn measure_run_memory(trial: &mut TrialSession<'_>, limits: BatchLimits) -> Result<Option<u64>, BackendError> {
+    let max_tokens = trial.max_tokens();
+    let batch_shape = Shape {
+        rows: (limits.max_tokens / TYPICAL_TOKENS).min(limits.max_rows),
+        length: TYPICAL_TOKENS.min(max_tokens),
+    };
+    let (result, growth) = memory::measure_peak_growth(|| {
+        trial.run_shape(trial.pipeline.largest_batch_shape(max_tokens))?;
+        Ok(trial.run_shape(batch_shape).is_ok())
+    });
+    match result {
+        Ok(is_complete) => Ok(growth.filter(|_| is_complete)),
+        Err(BackendError::Interrupted) => Ok(None),
+        Err(error) => Err(error),
     }
+}
 
-    /// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
-    fn collect_samples(&mut self, shapes: &[Shape]) -> Result<Vec<CostSample>, TrialError> {
-        let start = Instant::now();
-        let mut best: Vec<(EncodedInput, CostSample)> = Vec::new();
-        for &shape in shapes {
-            best.push((self.pipeline.cost_probe(shape.length)?, CostSample { shape, seconds: f64::INFINITY }));
-        }
-        for repeat in 0..REPEAT_BOUNDS.1 {
-            for (text, CostSample { shape, seconds }) in &mut best {
-                let enough = repeat >= REPEAT_BOUNDS.0 && start.elapsed() >= EXTRA_REPEATS_TIME
-                    || start.elapsed() >= CALIBRATION_BUDGET;
-                // One shape at least is measured, however slow the model is.
-                if enough && (repeat > 0 || shape != shapes.first().unwrap_or(shape)) {
-                    continue;
-                }
-                let texts = vec![&*text; shape.rows];
-                let here = self.session.runs_on_caller_thread();
-                let (output, elapsed) = measure_time(here, || self.run_batch(&texts));
-                output?;
-                *seconds = seconds.min(elapsed.cpu.as_secs_f64());
+/// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
+fn collect_samples(trial: &mut TrialSession<'_>, shapes: &[Shape]) -> Result<Vec<CostSample>, TrialError> {
+    let start = Instant::now();
+    let mut best: Vec<(EncodedInput, CostSample)> = Vec::new();
+    for &shape in shapes {
+        best.push((trial.pipeline.cost_probe(shape.length)?, CostSample { shape, seconds: f64::INFINITY }));
+    }
+    for repeat in 0..REPEAT_BOUNDS.1 {
+        for (text, CostSample { shape, seconds }) in &mut best {
+            let enough = repeat >= REPEAT_BOUNDS.0 && start.elapsed() >= EXTRA_REPEATS_TIME
+                || start.elapsed() >= CALIBRATION_BUDGET;
+            // One shape at least is measured, however slow the model is.
+            if enough && (repeat > 0 || shape != shapes.first().unwrap_or(shape)) {
+                continue;
             }
+            let texts = vec![&*text; shape.rows];
+            let here = trial.session.runs_on_caller_thread();
+            let (output, elapsed) = measure_time(here, || trial.run_batch(&texts));
+            output?;
+            *seconds = seconds.min(elapsed.cpu.as_secs_f64());
         }
-        let samples = best.into_iter().map(|(_, sample)| sample);
-        Ok(samples.filter(|sample| sample.seconds.is_finite()).collect())
     }
+    let samples = best.into_iter().map(|(_, sample)| sample);
+    Ok(samples.filter(|sample| sample.seconds.is_finite()).collect())
 }
 
 /// Most bytes of text that are tokenised on an async thread.

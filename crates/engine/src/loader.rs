@@ -29,7 +29,7 @@ use super::scheduler_config::SchedulerConfig;
 use super::session_recycler::SessionRecycler;
 use super::trial_session::TrialSession;
 use super::worker;
-use checks::{run_load_checks, warm_up_error};
+use checks::{check_golden, check_max_length, run_load_checks, warm_up, warm_up_error};
 use cpu_retry::{OpenedModel, load_with_cpu_fallback};
 
 /// A model that answers a short text faster than this does not queue: handing the text to
@@ -80,7 +80,7 @@ pub fn verify(source: &ModelSource, context: &LoadContext) -> Result<(), Manifes
         let session = session.as_mut();
         run_load_checks(&mut opened, session, run_timeout)?;
         let OpenedModel { manifest, pipeline, .. } = &opened;
-        TrialSession { pipeline, session, run_timeout }.check_max_length(manifest)
+        check_max_length(&mut TrialSession { pipeline, session, run_timeout }, manifest)
     })
 }
 
@@ -148,7 +148,7 @@ impl Loader<'_> {
         let config = CalibrationConfig { batch_limits, is_batchable, is_gpu: self.group.gpu.is_some() };
         let mut trials = self.trials(&opened.pipeline, sessions);
         let calibration = calibrate(&mut trials, config).or_else(|reason| {
-            trials.first_mut().map_or(Ok(()), |trial| trial.check_max_length(&opened.manifest))?;
+            trials.first_mut().map_or(Ok(()), |trial| check_max_length(trial, &opened.manifest))?;
             Err(warm_up_error(&opened.manifest, reason))
         })?;
         let mut scheduler_config = self.group.scheduler_config;
@@ -176,7 +176,7 @@ impl Loader<'_> {
     fn enable_length_padding(&self, opened: &mut OpenedModel, sessions: &mut [Box<dyn Session>], multiple: usize) {
         opened.pipeline.set_pad_multiple(multiple);
         let mut trials = self.trials(&opened.pipeline, sessions);
-        if let Err(error) = trials.first_mut().map_or(Ok(()), TrialSession::check_golden) {
+        if let Err(error) = trials.first_mut().map_or(Ok(()), check_golden) {
             let graph = opened.manifest.graph_name.as_str();
             tracing::warn!(graph, %error, "length rounding disabled; golden examples fail with it");
             opened.pipeline.set_pad_multiple(1);
@@ -228,9 +228,8 @@ impl Loader<'_> {
         }
         let mut session = graph.create_session()?;
         let run_timeout = self.context.check_run_timeout;
-        TrialSession { pipeline: &runner.pipeline, session: session.as_mut(), run_timeout }
-            .warm_up()
-            .map_err(|reason| warm_up_error(manifest, reason))?;
+        let mut trial = TrialSession { pipeline: &runner.pipeline, session: session.as_mut(), run_timeout };
+        warm_up(&mut trial).map_err(|reason| warm_up_error(manifest, reason))?;
         Ok(Some(session))
     }
 
