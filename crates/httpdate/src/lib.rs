@@ -172,8 +172,11 @@ fn civil_date(days: u64) -> (u64, usize, u64) {
 
 /// Leap days of the years from one to before another.
 fn leap_days(from: u64, to: u64) -> u64 {
-    let until = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
-    until(to) - until(from)
+    leap_days_before(to) - leap_days_before(from)
+}
+
+fn leap_days_before(year: u64) -> u64 {
+    (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400
 }
 
 #[cfg(test)]

@@ -52,16 +52,17 @@ pub(super) fn find_library(named: Option<&Path>) -> Result<PathBuf, String> {
 
 /// The library file of the highest version in a directory: `libonnxruntime.so.1.32.0` and its kind.
 fn newest_library(directory: &Path) -> Option<PathBuf> {
-    let (prefix, suffix) = LIBRARY_NAME_AFFIXES;
-    let version_of = |name: &str| -> Option<Vec<u32>> {
-        let rest = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-        rest.trim_start_matches('.').split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
-    };
     let entries = std::fs::read_dir(directory).ok()?.filter_map(Result::ok);
-    let versions = entries.filter_map(|entry| Some((version_of(entry.file_name().to_str()?)?, entry.path())));
+    let versions = entries.filter_map(|entry| Some((library_version(entry.file_name().to_str()?)?, entry.path())));
     let library = versions.filter(|(_, path)| path.is_file()).max()?.1;
     // The loader looks relative paths up beside the executable first.
     std::path::absolute(library).ok()
+}
+
+fn library_version(name: &str) -> Option<Vec<u32>> {
+    let (prefix, suffix) = LIBRARY_NAME_AFFIXES;
+    let rest = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    rest.trim_start_matches('.').split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
 #[cfg(all(test, not(target_os = "macos")))]

@@ -212,15 +212,17 @@ fn tensor_output(outlet: &Outlet, of_texts: bool) -> Option<ScoreOutput> {
 
 /// The forms in which only classifiers of scikit-learn give their probabilities.
 fn classifier_output(outputs: &[&Outlet], constraints: OutputConstraints<'_>) -> Option<ScoreOutput> {
-    let scores = |output, width| Some(ScoreOutput { layout: output, rank: 2, per_token: false, width });
     for outlet in outputs {
         let ValueType::Sequence(inner) = outlet.dtype() else { continue };
         match &**inner {
             ValueType::Map { key, value: TensorElementType::Float32 } => {
-                return scores(ScoreLayout::Maps(outlet.name().to_owned(), *key == TensorElementType::String), None);
+                return classifier_scores(
+                    ScoreLayout::Maps(outlet.name().to_owned(), *key == TensorElementType::String),
+                    None,
+                );
             }
             ValueType::Tensor { ty: TensorElementType::Float32, .. } => {
-                return scores(ScoreLayout::Sequence(outlet.name().to_owned()), None);
+                return classifier_scores(ScoreLayout::Sequence(outlet.name().to_owned()), None);
             }
             _ => {}
         }
@@ -229,7 +231,11 @@ fn classifier_output(outputs: &[&Outlet], constraints: OutputConstraints<'_>) ->
     let are_columns = floats.len() > 1 && floats.iter().all(|outlet| matches!(tensor_shape(outlet)[..], [_] | [_, 1]));
     if constraints.output_name.is_none() && are_columns {
         let names = floats.iter().map(|outlet| outlet.name().to_owned()).collect();
-        return scores(ScoreLayout::Columns(names), Some(floats.len()));
+        return classifier_scores(ScoreLayout::Columns(names), Some(floats.len()));
     }
     None
+}
+
+fn classifier_scores(layout: ScoreLayout, width: Option<usize>) -> Option<ScoreOutput> {
+    Some(ScoreOutput { layout, rank: 2, per_token: false, width })
 }

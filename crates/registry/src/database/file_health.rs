@@ -69,8 +69,10 @@ impl DatabaseFileHealth {
 
     /// What is wrong with the file or with the data directory.
     pub(super) fn fault(&self) -> Option<StorageFault> {
-        let lost = || self.directory.as_ref().is_some_and(|directory| !directory.check_identity());
-        self.damage().or_else(|| lost().then_some(StorageFault::DirectoryLost))
+        self.damage().or_else(|| {
+            let lost = self.directory.as_ref().filter(|directory| !directory.check_identity());
+            lost.map(|_| StorageFault::DirectoryLost)
+        })
     }
 
     /// What errors said of the file. Looks at no disk.
