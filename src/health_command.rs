@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use predictd_api::problem::Problem;
+use predictd_api::problem::ProblemDetail;
 use predictd_http::listen_address::ListenAddress;
 use predictd_registry::http_client;
 use reqwest::Url;
@@ -87,7 +87,7 @@ impl HealthCommand {
         if status == 200 {
             return Ok(());
         }
-        let problem = serde_json::from_slice::<Problem>(&body);
+        let problem = serde_json::from_slice::<ProblemDetail>(&body);
         let detail = problem.map_or_else(|_| "it does not say why".to_owned(), |problem| problem.detail);
         Err(format!("the server answered with {status}: {detail}"))
     }

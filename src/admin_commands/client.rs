@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use predictd_api::problem::Problem;
+use predictd_api::problem::ProblemDetail;
 use predictd_platform::clock;
 use predictd_registry::http_client::{install_crypto_provider, root_cause};
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
@@ -182,6 +182,6 @@ fn json(answer: Response) -> Result<Value, String> {
     if status.is_success() {
         return Ok(serde_json::from_slice(&body).unwrap_or_default());
     }
-    let problem = serde_json::from_slice::<Problem>(&body);
+    let problem = serde_json::from_slice::<ProblemDetail>(&body);
     Err(problem.map_or_else(|_| format!("the server answered with {status}"), |problem| problem.detail))
 }

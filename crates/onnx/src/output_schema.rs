@@ -216,13 +216,11 @@ fn classifier_output(outputs: &[&Outlet], constraints: OutputConstraints<'_>) ->
         let ValueType::Sequence(inner) = outlet.dtype() else { continue };
         match &**inner {
             ValueType::Map { key, value: TensorElementType::Float32 } => {
-                return classifier_scores(
-                    ScoreLayout::Maps(outlet.name().to_owned(), *key == TensorElementType::String),
-                    None,
-                );
+                let layout = ScoreLayout::Maps(outlet.name().to_owned(), *key == TensorElementType::String);
+                return Some(classifier_scores(layout, None));
             }
             ValueType::Tensor { ty: TensorElementType::Float32, .. } => {
-                return classifier_scores(ScoreLayout::Sequence(outlet.name().to_owned()), None);
+                return Some(classifier_scores(ScoreLayout::Sequence(outlet.name().to_owned()), None));
             }
             _ => {}
         }
@@ -231,11 +229,11 @@ fn classifier_output(outputs: &[&Outlet], constraints: OutputConstraints<'_>) ->
     let are_columns = floats.len() > 1 && floats.iter().all(|outlet| matches!(tensor_shape(outlet)[..], [_] | [_, 1]));
     if constraints.output_name.is_none() && are_columns {
         let names = floats.iter().map(|outlet| outlet.name().to_owned()).collect();
-        return classifier_scores(ScoreLayout::Columns(names), Some(floats.len()));
+        return Some(classifier_scores(ScoreLayout::Columns(names), Some(floats.len())));
     }
     None
 }
 
-fn classifier_scores(layout: ScoreLayout, width: Option<usize>) -> Option<ScoreOutput> {
-    Some(ScoreOutput { layout, rank: 2, per_token: false, width })
+fn classifier_scores(layout: ScoreLayout, width: Option<usize>) -> ScoreOutput {
+    ScoreOutput { layout, rank: 2, per_token: false, width }
 }
