@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 mod accept_when_ready;
@@ -26,7 +25,7 @@ use predictd_http::connection::ConnectionHandler;
 use predictd_http::listeners::{Listener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::{ADMIN_BUDGET_BYTES, ResponseBudget};
-use predictd_http::state::{ModelState, TelemetryState};
+use predictd_http::state::{AppState, ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_inference::feedback_service::FeedbackService;
@@ -66,7 +65,7 @@ const MAX_HTTP_THREADS: usize = 16;
 
 /// A server that is ready to run: everything that can be wrong with its configuration was found.
 pub struct Server {
-    app: Arc<App>,
+    app: App,
     load: StartupLoad,
     tls: Option<WatchedTlsConfig>,
 }
@@ -123,28 +122,27 @@ impl Server {
             metrics: Arc::clone(&metrics),
         };
         let inference = InferenceService::new(engine, Arc::clone(&models.registry), receipts, Arc::clone(&metrics));
-        let app = App {
-            models,
+        let app = AppState {
+            models: Arc::new(models),
             inference: Arc::new(inference),
-            feedback,
-            access: access_state(settings, keys),
-            limits: limit_state(settings, &metrics),
-            telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
-            draining: AtomicBool::new(false),
+            feedback: Arc::new(feedback),
+            access: Arc::new(access_state(settings, keys)),
+            limits: Arc::new(limit_state(settings, &metrics)),
+            telemetry: Arc::new(TelemetryState { metrics, spans, server_timing: settings.server_timing }),
         };
         let load = StartupLoad { sources, subscriptions, load_context, settings: settings.clone() };
-        Ok(Self { app: Arc::new(app), load, tls })
+        Ok(Self { app: app.into(), load, tls })
     }
 
     /// The state that handlers work with.
     #[must_use]
-    pub fn app(&self) -> &Arc<App> {
+    pub fn app(&self) -> &App {
         &self.app
     }
 
     /// Has files read or opened again when a signal asks for it, from now on. Must be called where tasks run.
     pub fn watch_file_signals(&self, signals: FileSignals) {
-        tokio::spawn(file_signals::watch_file_signals(signals, Arc::clone(&self.app), self.tls.clone()));
+        tokio::spawn(file_signals::watch_file_signals(signals, self.app.clone(), self.tls.clone()));
     }
 
     /// Loads the models and answers requests on `listeners` until `shutdown`.
@@ -163,7 +161,7 @@ impl Server {
         let _background_tasks = spawn_background_tasks(&app, &load.settings, gpu_group, shutdown);
         let drain = Drain::new(&load.settings);
         let mut load = load.start(&app, shutdown.drain.clone());
-        let handler = ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls);
+        let handler = ConnectionHandler::new("data", predictd_http::router(app.clone()), &app, tls);
         let loaded = load.ended.clone();
         let stop_signals = drain.stop_signals(shutdown);
         let serve_data = async {
@@ -191,7 +189,7 @@ impl Server {
         }
         stop_models(&app, &*backend, load.task).await;
         if !shutdown.abort.is_cancelled() {
-            let app = Arc::clone(&app);
+            let app = app.clone();
             tokio::task::spawn_blocking(move || app.telemetry.spans.as_ref().map(SpanTracer::shutdown)).await.ok();
         }
         result?;
@@ -215,9 +213,9 @@ impl Server {
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let budget = ResponseBudget::new(ADMIN_BUDGET_BYTES, &self.app.telemetry.metrics);
-        let routes = predictd_http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
+        let routes = predictd_http::admin_router(self.app.clone(), Arc::clone(&budget));
         let handler = ConnectionHandler { budget, ..ConnectionHandler::new("admin", routes, &self.app, None) };
-        let app = Arc::clone(&self.app);
+        let app = self.app.clone();
         let (end_sender, end_receiver) = oneshot::channel();
         let stop_signals =
             StopSignals { drain: stop, drain_timeout: ADMIN_GRACE_PERIOD, abort: CancellationToken::new() };
@@ -260,7 +258,7 @@ async fn record_heartbeats(app: &App) -> Infallible {
 
 /// Starts what runs beside the requests until it is dropped.
 fn spawn_background_tasks(
-    app: &Arc<App>,
+    app: &App,
     settings: &ServerSettings,
     gpu_group: ExecutionGroup,
     shutdown: &Shutdown,
@@ -284,7 +282,7 @@ fn spawn_background_tasks(
 async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<Result<(), String>>) {
     // The library takes the process down with it if its own end comes in the middle of a run or a load.
     let stop_deadline = Instant::now() + WORKER_STOP_TIMEOUT;
-    app.begin_model_shutdown();
+    app.models.begin_model_shutdown();
     backend.shut_down(stop_deadline);
     if !loading.is_finished() {
         tokio::time::timeout_at(stop_deadline.into(), loading).await.ok();

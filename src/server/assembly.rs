@@ -36,12 +36,12 @@ pub(super) fn open_models(
         ModelSet::Fixed(sources) => {
             let registry = Registry::from_sources(&sources, settings.default_model.as_deref())
                 .map_err(|error| models_option_error(settings, &error))?;
-            Ok((ModelState { registry: Arc::new(registry), registry_runtime: None }, sources))
+            Ok((ModelState::new(Arc::new(registry), None), sources))
         }
         ModelSet::Registry(sources) => {
             let runtime = registry_setup::open_registry(settings, load_context.clone(), sources)?;
             let registry = Arc::clone(runtime.services().context.registry());
-            Ok((ModelState { registry, registry_runtime: Some(runtime) }, Vec::new()))
+            Ok((ModelState::new(registry, Some(runtime)), Vec::new()))
         }
     }
 }

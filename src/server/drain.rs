@@ -45,7 +45,7 @@ impl Drain {
     /// Waits for the request to stop, then drains. Never returns: the listener ends when its requests are answered.
     pub(super) async fn run(&self, app: &App, shutdown: &Shutdown) -> Infallible {
         shutdown.drain.cancelled().await;
-        app.draining.store(true, Ordering::Relaxed);
+        app.models.draining.store(true, Ordering::Relaxed);
         tracing::info!("shutdown requested; draining");
         tokio::time::sleep(self.delay).await;
         self.stopped_at.get_or_init(Instant::now);

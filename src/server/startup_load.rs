@@ -41,10 +41,10 @@ impl RunningLoad {
 
 impl StartupLoad {
     /// Starts a task that loads the models, until `stop`. Must be called where tasks run.
-    pub(super) fn start(self, app: &Arc<App>, stop: CancellationToken) -> RunningLoad {
+    pub(super) fn start(self, app: &App, stop: CancellationToken) -> RunningLoad {
         let ended = CancellationToken::new();
         let end_guard = ended.clone().drop_guard();
-        let app = Arc::clone(app);
+        let app = app.clone();
         let initial = app.models.registry.snapshot();
         let task = tokio::spawn(async move {
             let _end_guard = end_guard;

@@ -1,7 +1,6 @@
 //! Who may use a route. Every route says so where it is listed; there is no default.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -18,7 +17,7 @@ use crate::api_keys::Scope;
 
 /// Lets a request pass if it may use a route of this scope, and says who sends it.
 pub async fn authorize(
-    State((app, scope)): State<(Arc<App>, Scope)>,
+    State((app, scope)): State<(App, Scope)>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {

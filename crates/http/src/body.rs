@@ -28,7 +28,7 @@ use crate::settings::{ClientTimeouts, RequestLimits};
 const MAX_BODY_BYTES_WHEN_FULL: u64 = 16 << 10;
 
 /// Refuses a body by its head: kind, encoding, size.
-pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub async fn check_headers(State(app): State<App>, request: Request, next: Next) -> Result<Response, ApiError> {
     if request.method() != Method::POST {
         return Ok(next.run(request).await);
     }
@@ -90,10 +90,10 @@ pub trait RequestBody: Sized {
 #[derive(Debug)]
 pub struct ValidatedJson<T>(pub T, pub Option<OwnedSemaphorePermit>);
 
-impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
+impl<T: RequestBody + Send> FromRequest<App> for ValidatedJson<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let exchange = request.extensions().get::<Arc<ConnectionState>>().cloned();
         let is_gzip = is_gzip(request.headers())?;
         let mut memory = None;

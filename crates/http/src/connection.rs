@@ -48,7 +48,7 @@ pub struct ConnectionHandler {
     /// The routes.
     pub router: Router,
     /// The server's state.
-    pub app: Arc<App>,
+    pub app: App,
     /// The certificate, if the listener speaks TLS.
     pub tls: Option<WatchedTlsConfig>,
     /// Complete requests that have no answer.
@@ -73,12 +73,12 @@ impl Drop for ConnectionCountGuard {
 impl ConnectionHandler {
     /// The handler of a listener without connections.
     #[must_use]
-    pub fn new(name: &'static str, router: Router, app: &Arc<App>, tls: Option<WatchedTlsConfig>) -> Self {
+    pub fn new(name: &'static str, router: Router, app: &App, tls: Option<WatchedTlsConfig>) -> Self {
         Self {
             name,
             router,
             budget: Arc::clone(&app.limits.response_budget),
-            app: Arc::clone(app),
+            app: app.clone(),
             tls,
             unanswered_requests: Arc::default(),
             shutdown: CancellationToken::new(),
@@ -200,7 +200,7 @@ async fn handle_request(
     exchange.wait_until_flushed().await;
     let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
     // The next request of this client goes to another replica. Bytes after an unread body are no request.
-    if front.app.draining.load(Ordering::Relaxed) || (has_body && !exchange.has_received_request(may_be_ready)) {
+    if front.app.models.draining.load(Ordering::Relaxed) || (has_body && !exchange.has_received_request(may_be_ready)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let size = response.body().size_hint().exact();

@@ -1,7 +1,6 @@
 //! `GET /openapi.json` and `GET /docs`: generated from the types, readable without internet.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -24,7 +23,7 @@ use super::state::App;
 pub struct ApiDescription;
 
 /// The two routes, made once. They are public: nothing in them depends on the server's models or settings.
-pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
+pub fn routes(api: &Document) -> [(&'static str, MethodRouter<App>); 2] {
     // A description that cannot be written as JSON would fail the test that compares it.
     let json = Bytes::from(api.to_pretty_json().unwrap_or_default());
     let own = Code::ALL.iter().map(|code| (code.kind(), code.status().as_u16(), code.title()));

@@ -15,10 +15,11 @@ use predictd_drift::window::MAX_STORED_WINDOWS;
 use predictd_drift::{Divergence, DriftSignal, SignalReport, WindowResult};
 use predictd_engine::drift_monitor::{DriftMonitor, DriftStatus};
 use predictd_metrics::drift::AccuracyStatus;
+use predictd_registry::Snapshot;
 use serde::Deserialize;
 
 use super::error::{ApiError, Code};
-use super::state::App;
+use super::state::ModelState;
 
 /// How much is told.
 #[derive(Debug, Deserialize)]
@@ -31,7 +32,7 @@ pub struct DriftQuery {
 /// Whether texts and answers are like those of each version's profile, and how right the answers were.
 #[utoipa::path(get, path = "/admin/drift")]
 pub async fn show(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     query: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Result<Json<DriftReportView>, ApiError> {
     let windows = query.ok().map(|Query(DriftQuery { windows })| windows.unwrap_or(MAX_STORED_WINDOWS));
@@ -39,13 +40,17 @@ pub async fn show(
         let detail = format!("the query can have `windows`, 0 to {MAX_STORED_WINDOWS}");
         return Err(ApiError::at_pointer("windows", detail));
     };
-    let snapshot = app.models.registry.snapshot();
+    let snapshot = models.registry.snapshot();
     // Models go as the server stops: a client must not take them for removed. Once seen here, none had gone before.
-    if app.draining.load(Ordering::Relaxed) {
+    if models.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let accuracies =
-        app.models.registry_runtime.as_ref().map(|runtime| runtime.services().accuracies()).unwrap_or_default();
+    let accuracies = models.registry_runtime.as_ref().map(|runtime| runtime.services().accuracies());
+    let versions = version_views(&snapshot, &accuracies.unwrap_or_default(), max_windows);
+    Ok(Json(DriftReportView { versions }))
+}
+
+fn version_views(snapshot: &Snapshot, accuracies: &[AccuracyStatus], max_windows: usize) -> Vec<VersionDriftView> {
     let mut versions = Vec::new();
     for (name, served) in &snapshot.models {
         for (version, state) in &served.versions {
@@ -61,7 +66,7 @@ pub async fn show(
             });
         }
     }
-    Ok(Json(DriftReportView { versions }))
+    versions
 }
 
 fn profile_comparison(monitor: &DriftMonitor, max_windows: usize) -> ProfileComparison {

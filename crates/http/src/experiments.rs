@@ -31,7 +31,7 @@ use super::registry::etag::{EtagJson, with_etag};
 use super::registry::path_params::{ExperimentPath, unknown_experiment};
 use super::registry::preconditions::{ChangeOrder, missing_precondition_error};
 use super::registry::wire::{ChangeBody, EmptyBody, MAX_HISTORY_ENTRIES, audit_entry, read_outcome};
-use super::state::App;
+use super::state::ModelState;
 
 /// Which results are asked for.
 #[derive(Debug, Deserialize)]
@@ -57,10 +57,10 @@ where
     F: Future<Output = Result<ExperimentOutcome, RegistryError>> + Send + 'static,
 {
     let context = order.context(action, &order.path.0)?;
-    let ChangeOrder { app, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
+    let ChangeOrder { models, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
     let named = name.clone();
     let work = |services, context| work(services, named, request, context);
-    to_change_response(name, app.require_registry()?.change(context, work).await?)
+    to_change_response(name, models.require_registry()?.change(context, work).await?)
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
@@ -73,8 +73,8 @@ fn to_change_response(name: String, outcome: ExperimentOutcome) -> ExperimentCha
 
 /// List all experiments.
 #[utoipa::path(get, path = "/admin/experiments")]
-pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView>, ApiError> {
-    let registry = &app.require_registry()?.services().context;
+pub async fn list(State(models): State<Arc<ModelState>>) -> Result<Json<ExperimentListView>, ApiError> {
+    let registry = &models.require_registry()?.services().context;
     let experiments = registry.experiments().into_iter();
     let experiments = experiments.map(|(name, experiment)| view::experiment_view(name, experiment)).collect();
     Ok(Json(ExperimentListView { stale: registry.database_downtime().is_some(), experiments }))
@@ -83,10 +83,10 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView
 /// Show an experiment. Its revision is in the `ETag`.
 #[utoipa::path(get, path = "/admin/experiments/{name}")]
 pub async fn show(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     ExperimentPath([name]): ExperimentPath,
 ) -> Result<EtagJson<ExperimentView>, ApiError> {
-    let mut experiments = app.require_registry()?.services().context.experiments();
+    let mut experiments = models.require_registry()?.services().context.experiments();
     let found = experiments.remove(&name).ok_or_else(unknown_experiment)?;
     Ok(with_etag(found.revision, view::experiment_view(name, found)))
 }
@@ -94,10 +94,10 @@ pub async fn show(
 /// What was done to an experiment, by whom and why, the last first.
 #[utoipa::path(get, path = "/admin/experiments/{name}/history")]
 pub async fn history(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     ExperimentPath([name]): ExperimentPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    let read = app.require_registry()?.run(|services| async move {
+    let read = models.require_registry()?.run(|services| async move {
         Ok(services.context.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?)
     });
     let done = read.await?;
@@ -107,7 +107,7 @@ pub async fn history(
 /// What an experiment shows so far, summed over all replicas.
 #[utoipa::path(get, path = "/admin/experiments/{name}/results")]
 pub async fn results(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     ExperimentPath([name]): ExperimentPath,
     which: Result<Query<ResultsQuery>, QueryRejection>,
 ) -> Result<Json<ExperimentResultsView>, ApiError> {
@@ -115,7 +115,7 @@ pub async fn results(
         .map_err(|_| ApiError::at_pointer("", "the query can have `phase`, a number, and `details`, true or false"))?;
     let named = name.clone();
     let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
-    let read = app
+    let read = models
         .require_registry()?
         .run(move |services| async move { services.experiments.results(&named, phase, with).await });
     Ok(Json(results::results_view(name, read.await?, details)))
@@ -125,8 +125,8 @@ pub async fn results(
 #[utoipa::path(put, path = "/admin/experiments/{name}")]
 pub async fn define(order: ChangeOrder<ExperimentPath, ExperimentDesignBody>) -> ExperimentChangeAnswer {
     let context = order.context("experiment", &order.path.0)?;
-    let ChangeOrder { app, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
-    let registry = app.require_registry()?;
+    let ChangeOrder { models, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
+    let registry = models.require_registry()?;
     if context.expected_revision.is_none() && registry.services().context.experiments().contains_key(&name) {
         // Unless it was this request that made it.
         let repeated = registry.run(|services| async move { Ok(services.context.find_repeated(&context).await?) });
@@ -134,7 +134,7 @@ pub async fn define(order: ChangeOrder<ExperimentPath, ExperimentDesignBody>) ->
     }
     // What is new was never seen.
     let context = ChangeContext { expected_revision: context.expected_revision.or(Some(0)), ..context };
-    let design = wire::into_design(request, &name, &app.models.registry.snapshot().default_model)?;
+    let design = wire::into_design(request, &name, &models.registry.snapshot().default_model)?;
     let named = name.clone();
     let change = registry.change(context, |services, context| async move {
         services.experiments.define(&named, design, &context).await

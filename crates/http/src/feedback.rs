@@ -2,7 +2,6 @@
 
 pub mod export;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
@@ -208,7 +207,7 @@ pub enum FeedbackItemOutcome {
     )
 )]
 pub async fn feedback(
-    State(app): State<Arc<App>>,
+    State(app): State<App>,
     caller: Caller,
     ValidatedJson(request, _memory): ValidatedJson<FeedbackRequest>,
 ) -> Result<Response, ApiError> {
@@ -221,7 +220,7 @@ pub async fn feedback(
         labels: truth.actual,
         text: truth.text,
     });
-    let outcomes = app.feedback.submit(app.require_registry()?, feedback.collect(), &caller.to_string()).await?;
+    let outcomes = app.feedback.submit(app.models.require_registry()?, feedback.collect(), &caller.to_string()).await?;
     let answer = Json(FeedbackAnswer::from_outcomes(outcomes, is_list)?);
     Ok((reservation.map(Extension), answer).into_response())
 }

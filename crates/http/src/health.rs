@@ -9,6 +9,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use predictd_api::problem::Problem;
+use predictd_inference::InferenceService;
+use predictd_registry::Snapshot;
 use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
@@ -17,7 +19,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
-use super::state::{App, TelemetryState};
+use super::state::{ModelState, TelemetryState};
 
 /// State of the server and its models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,34 +62,33 @@ fn registry_status(registry: &RegistryContext) -> &'static str {
     }
 }
 
-fn is_ready(app: &App) -> bool {
-    !app.draining.load(Ordering::Relaxed) && app.models.registry.snapshot().is_ready()
-}
-
 /// State of the server and its models.
 #[utoipa::path(get, path = "/health", tag = "probes", responses((status = 200, body = HealthReport), (status = 503, body = HealthReport, description = "Not ready")))]
-pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthReport>) {
-    let ready = is_ready(&app);
-    let snapshot = app.models.registry.snapshot();
+pub async fn health(State(models): State<Arc<ModelState>>) -> (StatusCode, Json<HealthReport>) {
+    let is_ready = models.is_ready();
+    let health = HealthReport {
+        status: if is_ready { "healthy" } else { "unhealthy" },
+        version: env!("CARGO_PKG_VERSION"),
+        registry: models.registry_runtime.as_ref().map(|runtime| registry_status(&runtime.services().context)),
+        models: model_healths(&models.registry.snapshot()),
+    };
+    (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+}
+
+fn model_healths(snapshot: &Snapshot) -> Vec<ModelHealth> {
     let versions =
         snapshot.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |version| (name, version)));
-    let models = versions.map(|(name, (version, state))| {
-        let ready = state.ready();
+    let healths = versions.map(|(name, (version, state))| {
+        let loaded = state.ready();
         ModelHealth {
             name: name.clone(),
             version: version.as_str().to_owned(),
-            device: ready.map(|model| model.placement.device()),
-            fallback: ready.and_then(|model| model.placement.fallback_reason.clone()),
+            device: loaded.map(|model| model.placement.device()),
+            fallback: loaded.and_then(|model| model.placement.fallback_reason.clone()),
             state: state.name(),
         }
     });
-    let health = HealthReport {
-        status: if ready { "healthy" } else { "unhealthy" },
-        version: env!("CARGO_PKG_VERSION"),
-        registry: app.models.registry_runtime.as_ref().map(|runtime| registry_status(&runtime.services().context)),
-        models: models.collect(),
-    };
-    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+    healths.collect()
 }
 
 /// The event loop turns. Says nothing of models.
@@ -106,14 +107,14 @@ pub async fn livez() -> &'static str {
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Not ready"),
     )
 )]
-pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    if is_ready(&app) {
+pub async fn readyz(State(models): State<Arc<ModelState>>) -> Result<&'static str, ApiError> {
+    if models.is_ready() {
         return Ok("ready\n");
     }
-    if app.draining.load(Ordering::Relaxed) {
+    if models.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let detail = match app.models.registry.snapshot().resolve(None, None) {
+    let detail = match models.registry.snapshot().resolve(None, None) {
         Ok(_) => "Other models are still being loaded.",
         Err(_) => "The default model does not answer yet.",
     };
@@ -122,16 +123,20 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
 
 /// Prometheus metrics.
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let TelemetryState { metrics, spans, .. } = &app.telemetry;
-    let (bytes, entries) = app.inference.engine.cache.as_ref().map_or((0, 0), |cache| cache.size());
+pub async fn metrics(
+    State(models): State<Arc<ModelState>>,
+    State(inference): State<Arc<InferenceService>>,
+    State(telemetry): State<Arc<TelemetryState>>,
+) -> Result<Response, ApiError> {
+    let TelemetryState { metrics, spans, .. } = &*telemetry;
+    let (bytes, entries) = inference.engine.cache.as_ref().map_or((0, 0), |cache| cache.size());
     metrics.set_cache_size(bytes, entries);
     metrics.set_lost_lines(predictd_telemetry::lost_lines());
     for (state, spans) in spans.iter().flat_map(SpanTracer::counts) {
         metrics.set_spans(state, spans);
     }
-    metrics.set_ready(is_ready(&app));
-    if let Some(services) = app.models.registry_runtime.as_ref().map(RegistryRuntime::services) {
+    metrics.set_ready(models.is_ready());
+    if let Some(services) = models.registry_runtime.as_ref().map(RegistryRuntime::services) {
         let registry = &services.context;
         metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
         metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
@@ -139,7 +144,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
         metrics.set_feedback_waiting(services.feedback.spooled_bytes());
     }
     let text = metrics
-        .render(&app.models.registry.snapshot().version_gauges())
+        .render(&models.registry.snapshot().version_gauges())
         .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

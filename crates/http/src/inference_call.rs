@@ -1,7 +1,6 @@
 //! A handler's call of the inference service, the same for every API dialect: what the head of the request says, memory for
 //! the response, and failures as API errors.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
@@ -25,20 +24,20 @@ use super::state::App;
 /// What the head of a prediction request says, and the service that answers it.
 pub struct InferenceCall {
     /// What handlers work with.
-    pub app: Arc<App>,
+    pub app: App,
     deadline: Instant,
     cache_mode: CacheMode,
     caller: Caller,
     user: UserId,
 }
 
-impl FromRequestParts<Arc<App>> for InferenceCall {
+impl FromRequestParts<App> for InferenceCall {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let Ok(caller) = Caller::from_request_parts(parts, app).await;
         Ok(Self {
-            app: Arc::clone(app),
+            app: app.clone(),
             deadline: request_deadline(&parts.headers, app)?,
             cache_mode: cache_mode(&parts.headers),
             caller,
@@ -131,6 +130,8 @@ fn to_api_error(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use predictd_engine::{InferenceError, ItemError};
     use predictd_metrics::Metrics;

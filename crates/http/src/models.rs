@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::registry::path_params::ModelPath;
-use super::state::App;
+use super::state::{App, ModelState};
 
 /// The models of this server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -159,9 +159,9 @@ enum OverflowPolicyName {
 
 /// List the models.
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
-pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
-    let snapshot = app.models.registry.snapshot();
-    let models = snapshot.models.iter().map(|(name, served)| ModelSummary {
+pub async fn list(State(models): State<Arc<ModelState>>) -> Json<ModelList> {
+    let snapshot = models.registry.snapshot();
+    let summaries = snapshot.models.iter().map(|(name, served)| ModelSummary {
         name: name.clone(),
         default: *name == snapshot.default_model,
         active_version: active_version(served),
@@ -171,7 +171,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
             .map(|(version, state)| VersionSummary { version: version.as_str().to_owned(), state: state.name() })
             .collect(),
     });
-    Json(ModelList { models: models.collect() })
+    Json(ModelList { models: summaries.collect() })
 }
 
 /// Show one model: labels, limits, versions.
@@ -185,7 +185,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model"),
     )
 )]
-pub async fn show(State(app): State<Arc<App>>, ModelPath([name]): ModelPath) -> Result<Json<ModelDetail>, ApiError> {
+pub async fn show(State(app): State<App>, ModelPath([name]): ModelPath) -> Result<Json<ModelDetail>, ApiError> {
     let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
     let detail = ModelDetail {

@@ -1,6 +1,5 @@
 //! What happens around every request: its id, its metrics, its log line, its problem details.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -30,14 +29,14 @@ const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
 static REFUSAL_SAMPLER: LogSampler = LogSampler::new(100);
 
 /// Gives the request an id, counts and logs it, and writes its error down.
-pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = method_name(request.method());
     let peer = peer_address(&request);
     let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.access.trusted_proxies);
-    let TelemetryState { metrics, spans, server_timing } = &app.telemetry;
+    let TelemetryState { metrics, spans, server_timing } = &*app.telemetry;
     let spans = spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
     let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
     let id = request_id(request.headers().get(REQUEST_ID_HEADER));

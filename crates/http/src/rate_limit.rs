@@ -1,7 +1,6 @@
 //! The layer that charges callers for their texts.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -15,7 +14,7 @@ use super::state::App;
 
 /// Takes one text before the body is read; a batch takes the others once they are known.
 pub async fn charge_first_text(
-    State(app): State<Arc<App>>,
+    State(app): State<App>,
     caller: Caller,
     request: Request,
     next: Next,

@@ -28,7 +28,7 @@ use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices}
 
 use super::body::ValidatedJson;
 use super::error::ApiError;
-use super::state::App;
+use super::state::ModelState;
 use etag::{EtagJson, with_etag};
 use path_params::ModelPath;
 use preconditions::ChangeOrder;
@@ -46,37 +46,37 @@ where
     F: Future<Output = Result<ChangeOutcome, RegistryError>> + Send + 'static,
 {
     let context = order.context(action, &order.path.0)?;
-    let ChangeOrder { app, path: ModelPath(names), body: ValidatedJson(request, _memory), .. } = order;
+    let ChangeOrder { models, path: ModelPath(names), body: ValidatedJson(request, _memory), .. } = order;
     let name = names.first().cloned().unwrap_or_default();
-    let experiment =
-        app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
+    let experiment = models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
     let work = |services, context| work(services, names, request, context);
-    let outcome = app.require_registry()?.change(context, work).await?;
+    let outcome = models.require_registry()?.change(context, work).await?;
     let ((revision, active, previous), changed) = wire::read_outcome(outcome, wire::model_state)?;
     Ok(with_etag(revision, ModelChangeView { name, revision, active, previous, changed, experiment }))
 }
 
 /// List what is recorded of all models.
 #[utoipa::path(get, path = "/admin/models")]
-pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
-    let registry = &app.require_registry()?.services().context;
+pub async fn list(State(models): State<Arc<ModelState>>) -> Result<Json<RegisteredModelList>, ApiError> {
+    let registry = &models.require_registry()?.services().context;
     let (epoch, records) = registry.recorded_models();
-    let served = &app.models.registry.snapshot().models;
-    let models = records.into_iter().map(|(name, record)| {
+    let served = &models.registry.snapshot().models;
+    let registered = records.into_iter().map(|(name, record)| {
         let served = served.get(&name);
         wire::registered_model(name, record, served)
     });
-    Ok(Json(RegisteredModelList { epoch, stale: registry.database_downtime().is_some(), models: models.collect() }))
+    let stale = registry.database_downtime().is_some();
+    Ok(Json(RegisteredModelList { epoch, stale, models: registered.collect() }))
 }
 
 /// Show what is recorded of one model. Its revision is in the `ETag`.
 #[utoipa::path(get, path = "/admin/models/{name}")]
 pub async fn show(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     ModelPath([name]): ModelPath,
 ) -> Result<EtagJson<RegisteredModel>, ApiError> {
-    let record = app.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
-    let snapshot = app.models.registry.snapshot();
+    let record = models.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let snapshot = models.registry.snapshot();
     let served = snapshot.models.get(&name);
     Ok(with_etag(record.revision, wire::registered_model(name, record, served)))
 }
@@ -84,10 +84,10 @@ pub async fn show(
 /// What was done to a model, by whom and why, the last first.
 #[utoipa::path(get, path = "/admin/models/{name}/history")]
 pub async fn history(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     ModelPath([name]): ModelPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    let registry = app.require_registry()?;
+    let registry = models.require_registry()?;
     registry.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
     let read = registry.run(|services| async move {
         Ok(services.context.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?)

@@ -26,17 +26,17 @@ const ADMIN_ROUTE_PREFIX: &str = "/admin";
 
 /// Routes, each with who may use it.
 pub struct RouteTable {
-    router: OpenApiRouter<Arc<App>>,
-    app: Arc<App>,
+    router: OpenApiRouter<App>,
+    app: App,
 }
 
-type DescribedRoutes = UtoipaMethodRouter<Arc<App>>;
+type DescribedRoutes = UtoipaMethodRouter<App>;
 
 impl RouteTable {
     /// No routes.
     #[must_use]
-    pub fn new(app: &Arc<App>) -> Self {
-        Self { router: OpenApiRouter::with_openapi(docs::ApiDescription::openapi()), app: Arc::clone(app) }
+    pub fn new(app: &App) -> Self {
+        Self { router: OpenApiRouter::with_openapi(docs::ApiDescription::openapi()), app: app.clone() }
     }
 
     /// Routes without a key.
@@ -58,7 +58,7 @@ impl RouteTable {
                 let key = SecurityRequirement::new(SECURITY_SCHEME_NAME, [scope.name()]);
                 operation.security = Some(vec![SecurityRequirement::default(), key]);
             }
-            let mut router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::authorize));
+            let mut router = router.layer(from_fn_with_state((self.app.clone(), scope), auth::authorize));
             if paths.paths.keys().any(|path| path.starts_with(ADMIN_ROUTE_PREFIX)) {
                 router = router.layer(from_fn_with_state(Arc::clone(&self.app.access.admin_hosts), admin_guard::check));
             }
@@ -92,7 +92,7 @@ impl RouteTable {
         problems: &[(&str, &str)],
         listed: impl IntoIterator<Item = DescribedRoutes>,
     ) -> Self {
-        let app = Arc::clone(&self.app);
+        let app = self.app.clone();
         let listed = listed.into_iter().map(|(schemas, mut paths, router)| {
             add_problems(&mut paths, problems);
             add_problems(
@@ -106,8 +106,8 @@ impl RouteTable {
                 ],
             );
             let router = router
-                .layer(from_fn_with_state(Arc::clone(&app), body::check_headers))
-                .layer(from_fn_with_state(Arc::clone(&app), rate_limit::charge_first_text));
+                .layer(from_fn_with_state(app.clone(), body::check_headers))
+                .layer(from_fn_with_state(app.clone(), rate_limit::charge_first_text));
             (schemas, paths, router)
         });
         self.scoped(scope, listed)
@@ -120,7 +120,7 @@ impl RouteTable {
     }
 
     /// The router, with the description of its routes as two more public ones.
-    pub fn with_description(self) -> Router<Arc<App>> {
+    pub fn with_description(self) -> Router<App> {
         let (mut router, mut api) = self.router.split_for_parts();
         // Every route can answer with a problem: the errors that layers make are not repeated at each.
         add_problems(&mut api.paths, &[("default", "Any other problem")]);
@@ -134,7 +134,7 @@ impl RouteTable {
     }
 
     /// The router alone.
-    pub fn without_description(self) -> Router<Arc<App>> {
+    pub fn without_description(self) -> Router<App> {
         self.router.into()
     }
 }

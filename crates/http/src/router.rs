@@ -23,7 +23,7 @@ use super::{
 use crate::api_keys::Scope;
 
 /// Every route of the data listener.
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(app: App) -> Router {
     let routes = RouteTable::new(&app)
         .predictions([routes!(predict::predict), routes!(batch::batch_predict)])
         .feedback(routes!(feedback::feedback))
@@ -34,14 +34,14 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Every route of the admin listener, whose responses share `budget`.
-pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
+pub fn admin_router(app: App, budget: Arc<ResponseBudget>) -> Router {
     let routes = admin_routes(&app);
     apply_layers_with_budget(routes.without_description(), app, budget, None)
 }
 
 /// The routes of the admin listener.
 #[must_use]
-pub fn admin_routes(app: &Arc<App>) -> RouteTable {
+pub fn admin_routes(app: &App) -> RouteTable {
     let routes = RouteTable::new(app)
         .scoped(Scope::Admin, [routes!(log_filter::show, log_filter::update), routes!(feedback::export::export)])
         .scoped(Scope::Metrics, [routes!(drift::show), routes!(health::metrics)])
@@ -84,7 +84,7 @@ fn add_experiment_routes(routes: RouteTable) -> RouteTable {
 }
 
 /// Every layer over all routes of the data listener.
-pub fn apply_layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+pub fn apply_layers(router: Router<App>, app: App) -> Router {
     let budget = Arc::clone(&app.limits.response_budget);
     let cors = cors::layer(&app.access.cors_origins);
     apply_layers_with_budget(router, app, budget, cors)
@@ -92,8 +92,8 @@ pub fn apply_layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
 
 /// Every layer over all routes, innermost first. Large responses share `budget`.
 fn apply_layers_with_budget(
-    router: Router<Arc<App>>,
-    app: Arc<App>,
+    router: Router<App>,
+    app: App,
     budget: Arc<ResponseBudget>,
     cors: Option<CorsLayer>,
 ) -> Router {
@@ -117,7 +117,7 @@ fn apply_layers_with_budget(
         .layer(CatchPanicLayer::custom(answer_panic))
         // Outside of what refuses, so that pages can read why.
         .layer(option_layer(cors))
-        .layer(from_fn_with_state(Arc::clone(&app), observability::observe))
+        .layer(from_fn_with_state(app.clone(), observability::observe))
         // Outermost, so that every answer has them, errors too.
         .layer(from_fn(observability::add_security_headers))
         .with_state(app)

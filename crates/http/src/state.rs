@@ -1,8 +1,10 @@
 //! The state that handlers and layers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::extract::FromRef;
 use ipnet::IpNet;
 use predictd_inference::InferenceService;
 use predictd_inference::feedback_service::FeedbackService;
@@ -22,27 +24,31 @@ use super::watched_keys::WatchedKeys;
 use crate::cors_origins::CorsOrigins;
 use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
 
-/// What handlers work with.
-pub struct App {
+/// The state of the router. A handler takes the part that it needs.
+#[derive(Clone)]
+pub struct App(Arc<AppState>);
+
+/// The parts of the state.
+pub struct AppState {
     /// The models.
-    pub models: ModelState,
+    pub models: Arc<ModelState>,
     /// Answers requests.
     pub inference: Arc<InferenceService>,
     /// Takes the true labels of answers.
-    pub feedback: FeedbackService,
+    pub feedback: Arc<FeedbackService>,
     /// Who may use the server, and how much.
-    pub access: AccessState,
+    pub access: Arc<AccessState>,
     /// Limits of requests, and the memory that they share.
-    pub limits: LimitState,
+    pub limits: Arc<LimitState>,
     /// What operators see of requests.
-    pub telemetry: TelemetryState,
-    /// Set when the stop begins: the server is not ready any more.
-    pub draining: AtomicBool,
+    pub telemetry: Arc<TelemetryState>,
 }
 
 /// The models.
 #[derive(Debug)]
 pub struct ModelState {
+    /// Set when the stop begins: the server is not ready any more.
+    pub draining: AtomicBool,
     /// Knows the models.
     pub registry: Arc<Registry>,
     /// Changes the models and their records; absent in commands that only serve models of their own.
@@ -90,14 +96,60 @@ pub struct TelemetryState {
     pub server_timing: ServerTimingMode,
 }
 
-impl App {
+impl From<AppState> for App {
+    fn from(state: AppState) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl Deref for App {
+    type Target = AppState;
+
+    fn deref(&self) -> &AppState {
+        &self.0
+    }
+}
+
+macro_rules! parts {
+    ($($field:ident: $part:ty;)*) => {
+        $(impl FromRef<App> for Arc<$part> {
+            fn from_ref(app: &App) -> Self {
+                Self::clone(&app.$field)
+            }
+        })*
+    };
+}
+
+parts! {
+    models: ModelState;
+    inference: InferenceService;
+    feedback: FeedbackService;
+    access: AccessState;
+    limits: LimitState;
+    telemetry: TelemetryState;
+}
+
+impl ModelState {
+    /// The models of a server that does not stop.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, registry_runtime: Option<RegistryRuntime>) -> Self {
+        Self { draining: AtomicBool::new(false), registry, registry_runtime }
+    }
+
     /// Marks the server as stopping and ends loads, however the server ends. Callers that ask for models from now on must
     /// not take them for removed.
     pub fn begin_model_shutdown(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        if let Some(runtime) = &self.models.registry_runtime {
+        if let Some(runtime) = &self.registry_runtime {
             runtime.services().context.stop_loading();
         }
+    }
+
+    /// True if requests will be answered: the default model is warm, every other one was tried, and the server does not
+    /// stop.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed) && self.registry.snapshot().is_ready()
     }
 
     /// What changes the registry.
@@ -105,12 +157,12 @@ impl App {
     /// # Errors
     /// 503 where the process serves models of its own only.
     pub fn require_registry(&self) -> Result<&RegistryRuntime, ApiError> {
-        self.models
-            .registry_runtime
-            .as_ref()
-            .ok_or_else(|| ApiError::new(Code::RegistryUnavailable, "This process has no registry."))
+        let runtime = self.registry_runtime.as_ref();
+        runtime.ok_or_else(|| ApiError::new(Code::RegistryUnavailable, "This process has no registry."))
     }
+}
 
+impl AppState {
     /// Takes memory for a body of `length` bytes, beyond what it holds.
     pub(super) fn reserve_body_memory(
         &self,

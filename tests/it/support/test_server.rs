@@ -32,7 +32,7 @@ pub struct TestServer {
     pub url: String,
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    pub app: Arc<App>,
+    pub app: App,
     pub shutdown: Shutdown,
     pub client: reqwest::Client,
     pub task: JoinHandle<Result<(), ServerError>>,
@@ -129,7 +129,7 @@ impl TestServer {
         let listeners = Listeners::bind(&settings.access).unwrap();
         let address: SocketAddr = listeners.data.to_string().parse().unwrap();
         let admin: SocketAddr = listeners.admin.to_string().parse().unwrap();
-        let (app, shutdown) = (Arc::clone(server.app()), Shutdown::default());
+        let (app, shutdown) = (server.app().clone(), Shutdown::default());
         let task = tokio::spawn({
             let shutdown = shutdown.clone();
             async move { server.run(listeners, &shutdown).await }

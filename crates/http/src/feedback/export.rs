@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::error::ApiError;
 use crate::registry::wire::format_millis;
-use crate::state::App;
+use crate::state::ModelState;
 
 /// Most that is handed out at a time.
 const PAGE_LIMITS: FeedbackPageLimit = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: 1 << 20 };
@@ -30,12 +30,12 @@ pub struct ExportQuery {
 /// All that was told of earlier answers, part by part.
 #[utoipa::path(get, path = "/admin/feedback")]
 pub async fn export(
-    State(app): State<Arc<App>>,
+    State(models): State<Arc<ModelState>>,
     part: Result<Query<ExportQuery>, QueryRejection>,
 ) -> Result<Json<FeedbackPage>, ApiError> {
     let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
     let (reported_at, id) = part.after.as_deref().map(parse_position).transpose()?.unwrap_or_default();
-    let read = app.require_registry()?.run(move |services| async move {
+    let read = models.require_registry()?.run(move |services| async move {
         Ok(services.feedback.list(part.model.as_deref(), (reported_at, &id), PAGE_LIMITS).await?)
     });
     let (feedback, more) = read.await?;

@@ -18,15 +18,15 @@ use super::wire::ChangeBody;
 use crate::body::{RequestBody, ValidatedJson};
 use crate::caller::Caller;
 use crate::error::{ApiError, Code};
-use crate::state::App;
+use crate::state::{App, ModelState};
 
 /// Longest Idempotency-Key.
 const MAX_IDEMPOTENCY_KEY_CHARS: usize = 128;
 
 /// A change as a caller orders it.
 pub struct ChangeOrder<P, B> {
-    /// The state of the server, with the registry.
-    pub app: Arc<App>,
+    /// The models, with the registry.
+    pub models: Arc<ModelState>,
     /// The names in the path.
     pub path: P,
     /// The checked body.
@@ -37,13 +37,13 @@ pub struct ChangeOrder<P, B> {
     idempotency_key: Option<String>,
 }
 
-impl<P, B: ChangeBody> FromRequest<Arc<App>> for ChangeOrder<P, B>
+impl<P, B: ChangeBody> FromRequest<App> for ChangeOrder<P, B>
 where
-    P: FromRequestParts<Arc<App>, Rejection = ApiError> + Send,
+    P: FromRequestParts<App, Rejection = ApiError> + Send,
 {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let path = P::from_request_parts(&mut parts, app).await?;
         let Ok(caller) = Caller::from_request_parts(&mut parts, app).await;
@@ -62,7 +62,7 @@ where
         } else {
             ValidatedJson::from_request(Request::from_parts(parts, body), app).await?
         };
-        Ok(Self { app: Arc::clone(app), path, body, caller, revision, idempotency_key })
+        Ok(Self { models: Arc::clone(&app.models), path, body, caller, revision, idempotency_key })
     }
 }
 

@@ -14,7 +14,7 @@ async fn stop_queued_texts_are_answered() {
     scene.wait_for_free_permits(4_096 - 22).await;
     let (app, address) = (scene.server.app.clone(), scene.server.address);
     let stopped = tokio::spawn(scene.server.stop());
-    wait_until("the server drains", || app.draining.load(Ordering::Relaxed)).await;
+    wait_until("the server drains", || app.models.draining.load(Ordering::Relaxed)).await;
     // Nobody is let in any more; the listener goes a moment after the flag is set.
     wait_until("no connection is taken", || std::net::TcpStream::connect(address).is_err()).await;
     scene.fake.release();
@@ -33,7 +33,7 @@ async fn stop_draining_server_is_not_ready_but_answers() {
     let scene = FakeBackendServer::new(&["--drain-delay", "60s"]).await;
     assert_eq!(scene.server.get("/readyz").await.status, 200);
     scene.server.shutdown.drain.cancel();
-    wait_until("the server drains", || scene.server.app.draining.load(Ordering::Relaxed)).await;
+    wait_until("the server drains", || scene.server.app.models.draining.load(Ordering::Relaxed)).await;
     let ready = scene.server.get("/readyz").await;
     assert_eq!((ready.status, ready.problem().as_str()), (503, "shutting-down"));
     let health = scene.server.get("/health").await;

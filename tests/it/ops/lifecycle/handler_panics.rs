@@ -1,6 +1,5 @@
 //! A bug in a handler costs one request.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,10 +22,10 @@ async fn panicking_handler(secret: axum::extract::Path<String>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn handler_panic_is_500_and_isolated() {
     let server = TestServer::start(cheap_models().path(), &[]).await;
-    let app = Arc::clone(&server.app);
+    let app = server.app.clone();
     // A route that no release has, under the layers that all routes have.
     let routes = Router::new().route("/broken/{secret}", get(panicking_handler)).route("/good", get(async || "good"));
-    let front = ConnectionHandler::new("broken", predictd::http::apply_layers(routes, Arc::clone(&app)), &app, None);
+    let front = ConnectionHandler::new("broken", predictd::http::apply_layers(routes, app.clone()), &app, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
