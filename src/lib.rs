@@ -39,7 +39,7 @@
 //!
 //! `tests/it/source_rules.rs` checks them in the sources.
 //!
-//! - A library is a dependency of one crate: `ort` of `onnx`, `tokenizers` of `text`, axum and `utoipa` of `http`, sqlx of
+//! - A library is a dependency of one crate: `ort` of `onnx`, `tokenizers` of `text`, axum and tower-http of `http`, sqlx of
 //!   `registry`, `opentelemetry` of `telemetry`.
 //! - No clock, lock or async code in `engine::scheduler`, `engine::cost_model`, `text`, `drift` and `experiments`, except
 //!   `receipts` and `counters`.
