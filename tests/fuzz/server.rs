@@ -45,7 +45,7 @@ impl InProcess {
         let args = Cli::parse_from(options.into_iter().chain(LIMITS)).serve;
         let settings = ServerSettings::resolve(args).expect("settings");
         let backend: Arc<dyn Backend> = Arc::new(ConstantBackend);
-        let app = Arc::clone(Server::with_runtime(&settings, Arc::clone(&backend)).expect("a server").app());
+        let app = Server::with_runtime(&settings, Arc::clone(&backend)).expect("a server").app().clone();
         let config = SchedulerConfig { worker_count: 1, ..predictd::scheduler_config(&settings) };
         let context = LoadContext {
             backend,
