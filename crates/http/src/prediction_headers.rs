@@ -28,7 +28,7 @@ pub(super) struct PredictionHeaders {
         maximum = 18_446_744_073_709_551_615_usize
     )]
     timeout: Option<u64>,
-    /// Who asks, as user_id: an experiment answers one user always with the same version
+    /// The user, as user_id: an experiment answers one user always with the same version
     #[param(rename = "X-User-Id", nullable = false, min_length = 1, max_length = 256)]
     user_id: Option<String>,
 }

@@ -14,7 +14,7 @@ fn admin_targets(server: &TestServer) -> Vec<(&'static str, String)> {
     let listed = serde_json::to_value(admin_routes(&server.app).description()).unwrap();
     let mut routes = Vec::new();
     for (path, methods) in listed["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/admin")) {
-        let path = path.replace("{name}", "nobody").replace("{version}", "1").replace("{sha256}", &"0".repeat(64));
+        let path = path.replace("{name}", "absent").replace("{version}", "1").replace("{sha256}", &"0".repeat(64));
         for method in ["GET", "POST", "PUT", "DELETE"] {
             if !methods[method.to_lowercase()].is_null() {
                 routes.push((method, path.clone()));

@@ -50,7 +50,7 @@ pub struct MlflowClient {
     http: reqwest::Client,
     /// The server's address, to compare others with.
     pub(super) base_url: Url,
-    /// The headers that prove who asks.
+    /// The headers with the credentials.
     credentials: HeaderMap,
 }
 
