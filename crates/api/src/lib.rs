@@ -1,5 +1,7 @@
-//! The wire types of the admin API, for the server and its clients.
+//! The wire types of the API, for the server and its clients.
 //!
+//! - [`predictions`]: answers of `/predict` and `/batch_predict`
+//! - [`served_models`]: answers of `/models`; [`health`]: of `/health`
 //! - [`models`]: of `/admin/models`
 //! - [`experiments`], [`experiment_results`]: of `/admin/experiments`
 //! - [`reason`]: of changes of both that need a reason only
@@ -12,6 +14,9 @@ pub mod drift;
 pub mod experiment_results;
 pub mod experiments;
 pub mod feedback;
+pub mod health;
 pub mod models;
+pub mod predictions;
 pub mod problem;
 pub mod reason;
+pub mod served_models;

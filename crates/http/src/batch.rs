@@ -22,7 +22,8 @@ use super::response_size::{ResponseFields, ResponseSize};
 use super::response_stream::JsonResultStream;
 use super::validation;
 use crate::settings::RequestLimits;
-use wire::{BatchAnswer, BatchForms, BatchItem, BatchRequest, ItemOutcome};
+use predictd_api::predictions::{BatchAnswer, BatchItem, ItemOutcome};
+use wire::{BatchForms, BatchRequest};
 
 /// Answer many texts.
 ///

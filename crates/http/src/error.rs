@@ -197,7 +197,7 @@ impl ApiError {
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
         Problem {
             kind: self.code.type_uri(),
-            title: self.code.title(),
+            title: self.code.title().into(),
             status: self.code.status().as_u16(),
             detail,
             instance,

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use predictd_api::health::{HealthReport, ModelHealth};
 use predictd_api::problem::Problem;
 use predictd_inference::InferenceService;
 use predictd_registry::Snapshot;
@@ -15,43 +16,9 @@ use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
 use predictd_telemetry::spans::SpanTracer;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
 use super::state::{ModelState, TelemetryState};
-
-/// State of the server and its models.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthReport {
-    /// `healthy`, or `unhealthy` while models of a start are loaded, the default model does not answer or the server stops.
-    pub status: &'static str,
-    /// Version of the server.
-    pub version: &'static str,
-    /// `current`; `stale` while the registry's database does not answer, `lost` while the data directory is not the one that
-    /// was opened, `damaged` if the database is: what was known last is served.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub registry: Option<&'static str>,
-    /// Every version of every model.
-    pub models: Vec<ModelHealth>,
-}
-
-/// State of one model version.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ModelHealth {
-    /// Name of the model.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Where it runs, once it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// Why it runs on the cores, where a GPU was looked for and cannot be used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fallback: Option<String>,
-    /// `loading`, `ready` or `failed`. Why it failed is in the log.
-    pub state: &'static str,
-}
 
 /// A word for how the registry stands.
 fn registry_status(registry: &RegistryContext) -> &'static str {
@@ -67,9 +34,12 @@ fn registry_status(registry: &RegistryContext) -> &'static str {
 pub async fn health(State(models): State<Arc<ModelState>>) -> (StatusCode, Json<HealthReport>) {
     let is_ready = models.is_ready();
     let health = HealthReport {
-        status: if is_ready { "healthy" } else { "unhealthy" },
-        version: env!("CARGO_PKG_VERSION"),
-        registry: models.registry_runtime.as_ref().map(|runtime| registry_status(&runtime.services().context)),
+        status: if is_ready { "healthy" } else { "unhealthy" }.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        registry: models
+            .registry_runtime
+            .as_ref()
+            .map(|runtime| registry_status(&runtime.services().context).to_owned()),
         models: model_healths(&models.registry.snapshot()),
     };
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
@@ -85,7 +55,7 @@ fn model_healths(snapshot: &Snapshot) -> Vec<ModelHealth> {
             version: version.as_str().to_owned(),
             device: loaded.map(|model| model.placement.device()),
             fallback: loaded.and_then(|model| model.placement.fallback_reason.clone()),
-            state: state.name(),
+            state: state.name().to_owned(),
         }
     });
     healths.collect()

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use predictd_api::predictions::Prediction;
 use predictd_engine::cache_lookup::CacheMode;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::response::InferenceResponse;
@@ -13,7 +14,7 @@ use predictd_text::input::Input;
 
 use super::caller::Caller;
 use super::error::{ApiError, Code};
-use super::prediction::{Prediction, ResponseOptions};
+use super::prediction::{ResponseOptions, to_prediction};
 use super::prediction_headers::{UserId, cache_mode, request_deadline};
 use super::rate_limit;
 use super::response_budget::{ResponseBudget, ResponseGrant};
@@ -107,7 +108,7 @@ pub fn next_prediction(
     pointer: impl FnOnce(InputPart) -> String,
 ) -> Result<Prediction, ApiError> {
     let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
-    Prediction::from_answer(answer.map_err(|failure| to_api_error(budget, failure, pointer))?, options)
+    to_prediction(answer.map_err(|failure| to_api_error(budget, failure, pointer))?, options)
 }
 
 /// The error that a client gets. `pointer`: where a part of the request stands in the body.

@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use predictd_api::predictions::Prediction;
 use predictd_api::problem::Problem;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
@@ -17,7 +18,7 @@ use super::candidate_labels::{self, CandidateLabel};
 use super::error::ApiError;
 use super::inference_call::{InferenceCall, next_prediction};
 use super::json;
-use super::prediction::{Prediction, ResponseOptions};
+use super::prediction::ResponseOptions;
 use super::prediction_headers::PredictionHeaders;
 use super::response_size::{ResponseFields, ResponseSize};
 use super::validation;

@@ -1,15 +1,14 @@
 //! The wire types of `POST /batch_predict`.
 
-use predictd_api::problem::Problem;
 use predictd_inference::arm_route::ModelSelector;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs};
 
 use crate::body::RequestBody;
 use crate::error::ApiError;
 use crate::json;
-use crate::prediction::{Prediction, ResponseOptions};
+use crate::prediction::ResponseOptions;
 use crate::settings::RequestLimits;
 use crate::validation;
 
@@ -128,34 +127,4 @@ impl BatchOptions {
     pub(super) fn response_options(&self) -> ResponseOptions {
         ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
-}
-
-/// The answers, in the order of the texts.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct BatchAnswer {
-    /// One per text.
-    pub results: Vec<BatchItem>,
-}
-
-/// The answer to one text of a batch, or why there is none.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct BatchItem {
-    /// Place of the text in the request, from 0.
-    pub text_index: usize,
-    /// The answer, or the error of this text.
-    #[serde(flatten)]
-    pub outcome: ItemOutcome,
-}
-
-/// What became of one text.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum ItemOutcome {
-    /// It was answered.
-    Answered(Box<Prediction>),
-    /// It could not be answered; the other texts are not concerned.
-    Failed {
-        /// Why.
-        error: Box<Problem>,
-    },
 }
