@@ -20,9 +20,9 @@
 //! - [`drift`]: whether texts and answers are still like before, for operators
 //! - [`log_filter`]: what is logged, changed by operators
 //! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
-//! - [`inference_call`]: from a handler to the inference service
+//! - [`inference_call`]: from a handler of any dialect to the inference service; [`call_error`]: why there is no answer
 //! - [`candidate_labels`]: rules for labels in a request
-//! - [`prediction`]: the wire form of one prediction, used by both prediction routes
+//! - [`prediction`], [`prediction_size`]: the wire form of one prediction, used by both prediction routes, and its most bytes
 //! - [`error`]: the one table of errors
 
 #![expect(
@@ -38,6 +38,7 @@ pub mod batch;
 pub mod body;
 pub mod body_limits;
 pub mod buffer_sizes;
+pub mod call_error;
 pub mod caller;
 pub mod caller_rates;
 pub mod candidate_labels;
@@ -69,6 +70,7 @@ pub mod observability;
 pub mod predict;
 pub mod prediction;
 pub mod prediction_headers;
+pub mod prediction_size;
 pub mod process_stall;
 pub mod rate_limit;
 pub mod registry;

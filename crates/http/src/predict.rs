@@ -1,12 +1,14 @@
 //! `POST /predict`: one text, one answer.
 
+use std::iter;
+
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use predictd_api::predictions::Prediction;
 use predictd_api::problem::Problem;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
-use predictd_inference::{InferenceRequest, InputPart};
+use predictd_inference::{RequestPart, RoutedRequest};
 use predictd_text::input::Input;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,13 +16,15 @@ use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs};
 
 use super::body::{RequestBody, ValidatedJson};
+use super::call_error::CallError;
 use super::candidate_labels::{self, CandidateLabel};
 use super::error::ApiError;
-use super::inference_call::{InferenceCall, next_prediction};
+use super::inference_call::InferenceCall;
 use super::json;
-use super::prediction::ResponseOptions;
+use super::prediction::{ResponseOptions, next_prediction};
 use super::prediction_headers::PredictionHeaders;
-use super::response_size::{ResponseFields, ResponseSize};
+use super::prediction_size::{ResponseFields, prediction_json_size};
+use super::response_size::ResponseSize;
 use super::validation;
 use crate::settings::RequestLimits;
 
@@ -125,28 +129,36 @@ impl PredictRequest {
         ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
 
+    /// Items that the text becomes: one per label.
+    fn item_count(&self) -> usize {
+        self.labels.as_ref().map_or(1, Vec::len)
+    }
+
     /// The most that the response can need.
     fn response_size(&self, route: &ArmRoute) -> ResponseSize {
         let fields = ResponseFields { candidate_labels: self.labels.as_deref(), options: self.options() };
         let bytes = self.text.len() + self.text_pair.as_ref().map_or(0, String::len);
-        ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), fields)
+        ResponseSize::max_for_models(route.candidate_models(), &iter::once(bytes), self.item_count(), |model| {
+            prediction_json_size(model, fields)
+        })
     }
 
-    fn into_inference(self, call: &InferenceCall, route: ArmRoute) -> InferenceRequest {
+    fn into_inference(self, call: &InferenceCall, route: ArmRoute) -> RoutedRequest {
         let Self { text, text_pair, labels, hypothesis_template: template, multi_label, .. } = self;
         let zero_shot = labels.map(|labels| ZeroShotQuery { labels, template, multi_label });
         let request = call.request(route, vec![Input::new(text, text_pair)]);
-        InferenceRequest { zero_shot, all_or_nothing: true, ..request }
+        RoutedRequest { zero_shot, all_or_nothing: true, ..request }
     }
 }
 
 /// Where a part of the request stands in the body. With labels, each item is a label.
-fn pointer(has_labels: bool, part: InputPart) -> String {
+fn pointer(has_labels: bool, part: RequestPart) -> String {
     match part {
-        InputPart::SecondText(index) if has_labels => format!("/labels/{index}"),
-        InputPart::CandidateLabels => "/labels".to_owned(),
-        InputPart::SecondText(_) | InputPart::SecondTexts => "/text_pair".to_owned(),
-        InputPart::Text(_) => "/text".to_owned(),
+        RequestPart::SecondText(index) if has_labels => format!("/labels/{index}"),
+        RequestPart::CandidateLabels => "/labels".to_owned(),
+        RequestPart::SecondText(_) | RequestPart::SecondTexts => "/text_pair".to_owned(),
+        RequestPart::Text(_) => "/text".to_owned(),
+        RequestPart::UserId => "/user_id".to_owned(),
     }
 }
 
@@ -169,15 +181,15 @@ pub async fn predict(
     call: InferenceCall,
     ValidatedJson(request, _memory): ValidatedJson<PredictRequest>,
 ) -> Result<Response, ApiError> {
+    let has_labels = request.labels.is_some();
+    answer(call, request).await.map_err(|error| error.into_api_error(|part| pointer(has_labels, part)))
+}
+
+async fn answer(call: InferenceCall, request: PredictRequest) -> Result<Response, CallError> {
     let route = call.resolve(request.selector())?;
-    call.charge_texts(request.labels.as_ref().map_or(1, Vec::len))?;
+    call.charge_texts(request.item_count())?;
     let size = request.response_size(&route);
     let options = request.options();
-    let has_labels = request.labels.is_some();
-    let pointer = |part| pointer(has_labels, part);
-    let request = request.into_inference(&call, route);
-    let (mut answers, reservation) = call.infer(request, size, pointer).await?;
-    let summary = answers.summary.take().map(Extension);
-    let prediction = next_prediction(&mut answers, &call.app.limits.response_budget, options, pointer)?;
-    Ok((summary, reservation.map(Extension), Json(prediction)).into_response())
+    let (extensions, mut answers) = call.infer(request.into_inference(&call, route), size).await?;
+    Ok((extensions, Json(next_prediction(&mut answers, options)?)).into_response())
 }

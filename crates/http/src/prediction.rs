@@ -2,10 +2,11 @@
 
 use predictd_api::predictions::{ArmAttribution, FoundEntity, LabelScore, ModelVersionName, OneOrMany, Prediction};
 use predictd_experiments::counters::AnswerSource;
-use predictd_inference::response::ItemAnswer;
+use predictd_inference::response::{InferenceResponse, ItemAnswer};
 use predictd_text::entities::Entity;
 use predictd_text::heads::{HeadOutcome, top_k};
 
+use super::call_error::CallError;
 use super::error::{ApiError, Code};
 
 /// What a request wants to see of an answer.
@@ -19,12 +20,20 @@ pub struct ResponseOptions {
     pub raw_scores: bool,
 }
 
+/// The wire form of the next answer.
+///
+/// # Errors
+/// [`CallError`] if there is none.
+pub fn next_prediction(answers: &mut InferenceResponse, options: ResponseOptions) -> Result<Prediction, CallError> {
+    Ok(to_prediction(answers.next_answer()?, options)?)
+}
+
 /// The wire form of an answer.
 ///
 /// # Errors
 /// [`ApiError`] if an answer names a label that the model does not have, which cannot happen
 /// with a model that was checked when it was loaded.
-pub fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Prediction, ApiError> {
+fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Prediction, ApiError> {
     let output = &answer.output.prediction;
     let scores = output.scores(options.raw_scores);
     let labels = answer.labels();
