@@ -15,7 +15,7 @@ use predictd_platform::clock;
 use predictd_telemetry::spans::RequestSpan;
 
 use super::connection_state::peer_address;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorFormat};
 use super::log_sampler::LogSampler;
 use super::state::{App, TelemetryState};
 use super::trace_context;
@@ -69,7 +69,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     }
     if let Some(error) = error {
         metrics.http.record_error(route, error.code.kind());
-        write_problem(&mut response, &error, &tracker.id);
+        write_error(&mut response, &error, &tracker.id);
     }
     if let Ok(value) = HeaderValue::from_str(&tracker.id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
@@ -191,12 +191,12 @@ pub async fn add_security_headers(request: Request, next: Next) -> Response {
     response
 }
 
-fn write_problem(response: &mut Response, error: &ApiError, id: &str) {
-    let problem = error.to_problem(Some(id.to_owned()));
-    match serde_json::to_vec(&problem) {
+fn write_error(response: &mut Response, error: &ApiError, id: &str) {
+    let format = response.extensions_mut().remove().unwrap_or(ErrorFormat::PROBLEM);
+    match (format.body)(error, id) {
         Ok(json) => {
             *response.body_mut() = Body::from(json);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type));
         }
         Err(error) => tracing::error!(%error, "problem could not be serialized; response sent without body"),
     }

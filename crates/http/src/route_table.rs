@@ -76,6 +76,10 @@ impl RouteTable {
             ("503", "Overloaded, or the model is not ready"),
             ("504", "Out of time"),
         ];
+        let metrics = Arc::clone(&self.app.telemetry.metrics);
+        let listed = listed.into_iter().inspect(|(_, paths, _)| {
+            paths.paths.keys().for_each(|path| metrics.http.add_prediction_route(path));
+        });
         self.with_body(Scope::Predict, &problems, listed)
     }
 
