@@ -81,7 +81,7 @@ codes! {
     PredictionExpired = "prediction-expired", GONE, "The prediction is too old";
     /// The registry does not allow it as things are.
     Conflict = "conflict", CONFLICT, "This cannot be done as things are";
-    /// It has changed meanwhile.
+    /// The revision is not that of `If-Match`.
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "It has changed meanwhile";
     /// A change that does not say what it was decided on.
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing";

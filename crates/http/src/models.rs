@@ -1,4 +1,4 @@
-//! `GET /models` and `GET /models/{name}`: what is served.
+//! `GET /models` and `GET /models/{name}`: the served models.
 
 use std::sync::Arc;
 

@@ -28,7 +28,7 @@ use super::response_size::ResponseSize;
 use super::validation;
 use crate::settings::RequestLimits;
 
-/// A text and what to say about it.
+/// A text, and what its answer shows.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[validate(context = RequestLimits)]
@@ -41,15 +41,15 @@ pub struct PredictRequest {
     #[schema(value_type = Option<Text>, nullable = false)]
     #[validate(custom(function = "validation::check_prediction_text", use_context))]
     pub text_pair: Option<String>,
-    /// Labels to choose from, for a model that tells whether one text follows from another (zero-shot classification).
+    /// Labels to choose from, for a model of natural language inference (zero-shot classification).
     #[schema(value_type = Option<Vec<CandidateLabel>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
     #[validate(custom(function = "candidate_labels::check_labels"))]
     pub labels: Option<Vec<String>>,
-    /// What each of the labels is put into, in place of `{}`.
+    /// The hypothesis: each of the labels replaces its `{}`.
     #[schema(nullable = false, max_length = 1024, default = "This example is {}.")]
     #[validate(custom(function = "candidate_labels::check_template"))]
     pub hypothesis_template: Option<String>,
-    /// Judge each of the labels for itself: any number of them can be right.
+    /// Score each of the labels independently: any number of them can apply.
     #[serde(default)]
     pub multi_label: bool,
     /// Answer with one score per label.
@@ -60,15 +60,15 @@ pub struct PredictRequest {
     #[schema(minimum = 1, maximum = 1000)]
     #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
-    /// Model that shall answer; the default model if not said.
+    /// The model; the default model if absent.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
-    /// Version that shall answer; the active one if not said.
+    /// The version; the active version if absent.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
-    /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
+    /// The user id: an experiment answers one user always with the same version. The header X-User-Id can name it too.
     #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,

@@ -9,7 +9,7 @@ use predictd_text::heads::{HeadOutcome, top_k};
 use super::call_error::CallError;
 use super::error::{ApiError, Code};
 
-/// What a request wants to see of an answer.
+/// What a request asks of its answers.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseOptions {
     /// One score per label.
@@ -48,8 +48,8 @@ fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Predict
             confidence = Some(OneOrMany::One(score));
         }
         HeadOutcome::Labels(indices) => {
-            let chosen = indices.iter().map(|&index| labelled_score(labels, &scores, index));
-            let (labels, scores) = chosen.collect::<Result<_, _>>()?;
+            let labelled = indices.iter().map(|&index| labelled_score(labels, &scores, index));
+            let (labels, scores) = labelled.collect::<Result<_, _>>()?;
             prediction = Some(OneOrMany::Many(labels));
             confidence = Some(OneOrMany::Many(scores));
         }
@@ -59,9 +59,9 @@ fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Predict
         }
         HeadOutcome::Entities(found) => {
             let found = found.iter().cloned();
-            let shown =
+            let views =
                 found.map(|Entity { label, score, start, end, text }| FoundEntity { label, score, start, end, text });
-            entities = Some(shown.collect());
+            entities = Some(views.collect());
         }
     }
     let has_labels = prediction.is_some();
@@ -83,7 +83,7 @@ fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Predict
     })
 }
 
-/// The label at this place, with its score.
+/// The label at this index, with its score.
 fn labelled_score(labels: &[String], scores: &[f32], index: usize) -> Result<(String, f32), ApiError> {
     let label = labels.get(index).cloned().zip(scores.get(index).copied());
     label.ok_or_else(|| ApiError::new(Code::Internal, "The model's labels do not fit its scores."))

@@ -1,5 +1,4 @@
-//! What the headers of a prediction request say: the time that a client allows, whom the answers are for as experiments see it,
-//! and what the client wants of the result cache.
+//! The headers of a prediction request: timeout, user id and cache mode.
 
 use std::time::{Duration, Instant};
 

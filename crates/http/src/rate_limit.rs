@@ -1,4 +1,4 @@
-//! The layer that charges callers for their texts.
+//! Charges callers for their texts.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
