@@ -236,3 +236,22 @@ impl Drop for RequestTracker<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn error_with_format_of_dialect_is_written_in_it() {
+        let error = ApiError::at_pointer("/inputs", "this is blank");
+        let mut response = Response::default();
+        response.extensions_mut().insert(ErrorFormat {
+            content_type: "application/json",
+            body: |error, id| serde_json::to_vec(&[error.code.kind(), id]),
+        });
+        write_error(&mut response, &error, "r1");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+        assert_eq!(body, r#"["invalid-request","r1"]"#);
+    }
+}
