@@ -1,4 +1,4 @@
-//! Distributed traces: whose span a request belongs to, and what its own says.
+//! Distributed traces: the parent span of a request, and the attributes of its own.
 
 use std::net::IpAddr;
 
