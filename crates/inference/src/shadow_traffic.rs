@@ -12,7 +12,7 @@ use predictd_engine::Engine;
 use super::service::InferenceService;
 use super::shadow_queue::{ShadowItem, record_skip};
 
-/// Longest predicted run of a mirrored item: a request that comes meanwhile may have to wait for it.
+/// Longest predicted run of a mirrored item: a new request may have to wait for it.
 const MAX_PREDICTED_RUN_TIME: Duration = Duration::from_millis(100);
 /// How long an item waits for an idle engine.
 const IDLE_WAIT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
 //! The memory that a request reserves for its response, before anybody knows the response.
 
 use predictd::http::prediction::ResponseOptions;
-use predictd::http::response_size::{ResponseFields, ResponseSize};
+use predictd::http::prediction_size::{ResponseFields, prediction_json_size};
+use predictd::http::response_size::ResponseSize;
 use predictd::inference::arm_route::{ArmRoute, ModelSelector};
 use serde_json::json;
 
@@ -25,7 +26,8 @@ fn reserved_size(served: &ModelServer, texts: &[String]) -> ResponseSize {
         candidate_labels: None,
         options: ResponseOptions { probabilities: true, top_k: Some(3), raw_scores: false },
     };
-    ResponseSize::max_for_models(route.candidate_models(), &texts.iter().map(String::len), shown)
+    let lengths = texts.iter().map(String::len);
+    ResponseSize::max_for_models(route.candidate_models(), &lengths, 1, |model| prediction_json_size(model, shown))
 }
 
 #[tokio::test]

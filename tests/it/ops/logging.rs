@@ -135,7 +135,7 @@ fn log_filter_change_requires_admin_scope() {
         RawClient::connect(daemon.admin).request(change).status
     };
     assert_eq!((ask(""), ask(&client), ask(&operator)), (401, 403, 200));
-    assert_eq!(daemon.wait_for_log("log filter changed")["by"], "key operator");
+    assert_eq!(daemon.wait_for_log("log filter changed")["caller"], "key operator");
 }
 
 #[test]
@@ -153,7 +153,10 @@ fn log_filter_changes_at_runtime() {
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     assert_eq!(change("info").0, 200);
     let line = daemon.wait_for_log("log filter changed");
-    assert_eq!((&line["before"], &line["now"], &line["by"]), (&json!("warn"), &json!("info"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&line["previous_filter"], &line["filter"], &line["caller"]),
+        (&json!("warn"), &json!("info"), &json!("127.0.0.1"))
+    );
     assert!(!daemon.log().contains("\"/predict\""), "{}", daemon.log());
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     daemon.wait_for_log("request completed");
@@ -301,7 +304,7 @@ fn log_filter_change_is_audited_and_validated() {
         assert_eq!(change(&daemon, word), 422, "{word}");
     }
     assert_eq!(change(&daemon, "off"), 200);
-    assert_eq!(daemon.wait_for_log("log filter change requested")["now"], "off");
+    assert_eq!(daemon.wait_for_log("log filter change requested")["filter"], "off");
     for filter in ["info", "warn,predictd=debug", "predictd_http=trace", "info,predictd_http=debug"] {
         assert_eq!(change(&daemon, filter), 200, "{filter}");
     }
