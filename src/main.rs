@@ -104,7 +104,7 @@ fn abort_after_timeout() {
     const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
     // Without this thread, a supervisor has to kill the process.
     std::thread::Builder::new()
-        .name("predictd-end".to_owned())
+        .name("predictd-exit".to_owned())
         .spawn(|| {
             std::thread::sleep(EXIT_TIMEOUT);
             process::abort();

@@ -72,13 +72,13 @@ impl DriftMonitor {
     pub(super) fn new(profile: Profile, drift: DriftDetector, source: &ModelSource, metrics: &VersionMetrics) -> Self {
         let ModelSource { name: model, version, .. } = source;
         let window = drift.settings.texts;
-        let needed = drift.min_window_texts();
-        if window < needed {
+        let min_window = drift.min_window_texts();
+        if window < min_window {
             tracing::warn!(
                 model,
                 version,
                 window,
-                needed,
+                min_window,
                 "--drift-window too small for some drift signals; these signals not evaluated"
             );
         }

@@ -35,8 +35,8 @@ fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> Api
     }
     // A right key is never slowed down: another client behind the same address may send wrong ones.
     if denied == AuthError::UnknownKey {
-        if let Some(not_logged) = app.access.keys.unknown_key_log.sample() {
-            tracing::warn!(client = %address, not_logged, "unknown API key refused");
+        if let Some(unlogged) = app.access.keys.unknown_key_log.sample() {
+            tracing::warn!(client = %address, unlogged, "unknown API key refused");
         }
         if let Err(time) = app.access.rate_limits.record_unknown_key(address) {
             return rate_limited_error(time, "Too many unknown keys came from your address.");

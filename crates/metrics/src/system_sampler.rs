@@ -92,7 +92,7 @@ impl SystemMetrics {
         };
         let (sample_requests, requests) = sync_channel(1);
         std::thread::Builder::new()
-            .name("predictd-machine".to_owned())
+            .name("predictd-sampler".to_owned())
             .spawn(move || requests.iter().for_each(|()| sampler.sample()))
             .map_err(|error| Error::Msg(format!("no thread for metrics: {error}")))?;
         // The first sample takes long: take it before the first scrape.

@@ -289,8 +289,8 @@ fn log_placement(model: &path::Display<'_>, gpu: u32, placement: &Placement) {
         (Some(measured), _) => tracing::warn!(
             %model,
             gpu,
-            run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
-            run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+            gpu_inference_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+            cpu_inference_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
             "GPU slower than one CPU core; model runs on the CPU"
         ),
         (None, Some(reason)) => {
@@ -309,9 +309,9 @@ fn log_gpu_placement(model: &path::Display<'_>, gpu: u32, measured: &GpuMeasurem
         gpu,
         nodes = ?measured.nodes_by_provider,
         memory_mib = measured.memory_bytes.map(|bytes| bytes >> 20),
-        run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
-        run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
-        largest_difference = measured.max_score_difference,
+        gpu_inference_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+        cpu_inference_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+        max_score_difference = measured.max_score_difference,
         "model placed on the GPU"
     );
 }

@@ -59,7 +59,7 @@ impl Watchdog {
     pub(super) fn start() -> std::io::Result<Arc<Self>> {
         let watchdog = Arc::new(Self::default());
         let watching = Arc::clone(&watchdog);
-        std::thread::Builder::new().name("predictd-watch".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("predictd-watchdog".to_owned()).spawn(move || {
             loop {
                 std::thread::sleep(POLL_INTERVAL);
                 watching.stop_overdue(Instant::now());

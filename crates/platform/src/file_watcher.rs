@@ -58,7 +58,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
             return;
         }
         if now.contains(&None) {
-            tracing::warn!(what = self.description, "file removed; previous content stays in use");
+            tracing::warn!(files = self.description, "file removed; previous content stays in use");
         } else {
             self.replace_value("changed files reloaded", "changed files invalid; previous content stays in use");
         }
@@ -73,13 +73,13 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
     }
 
     fn replace_value(&self, replaced: &str, invalid: &str) {
-        let what = self.description;
+        let files = self.description;
         match (self.load)() {
             Ok(value) => {
                 *self.value.write() = Arc::new(value);
-                tracing::info!(what, "{replaced}");
+                tracing::info!(files, "{replaced}");
             }
-            Err(error) => tracing::error!(what, error, "{invalid}"),
+            Err(error) => tracing::error!(files, error, "{invalid}"),
         }
     }
 
@@ -93,7 +93,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
             while let Some(watched) = watched.upgrade() {
                 // Without this thread no change would be seen any more.
                 if catch_unwind(AssertUnwindSafe(|| watched.poll())).is_err() {
-                    tracing::error!(what = watched.description, "file reload panicked; previous content stays in use");
+                    tracing::error!(files = watched.description, "file reload panicked; previous content stays in use");
                 }
                 drop(watched);
                 std::thread::sleep(POLL_INTERVAL);
@@ -105,7 +105,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
 
 impl<T> std::fmt::Debug for FileWatcher<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watched").field("what", &self.description).finish_non_exhaustive()
+        f.debug_struct("Watched").field("files", &self.description).finish_non_exhaustive()
     }
 }
 

@@ -121,7 +121,7 @@ impl Registry {
         match loaded.map(Arc::new) {
             Ok(loaded) => {
                 self.set_state(model, version, VersionState::Ready(Arc::clone(&loaded)));
-                tracing::info!(model, version, seconds, skips_queue = loaded.can_run_inline(), "model version loaded");
+                tracing::info!(model, version, seconds, runs_inline = loaded.can_run_inline(), "model version loaded");
                 Ok(())
             }
             Err(error) => {

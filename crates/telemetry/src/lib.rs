@@ -147,9 +147,9 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
     }
     // The default hook prints a panic's message, which may quote a request's text.
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        tracing::error!(place, thread, "panic caught; panic message not logged");
+        tracing::error!(location, thread, "panic caught; panic message not logged");
     }));
     Ok(LogWriterGuard(guards))
 }

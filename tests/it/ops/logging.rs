@@ -52,18 +52,18 @@ fn access_log_one_line_per_request_without_text() {
         "texts",
         "cached",
         "tokens",
-        "run_texts",
-        "tokenise_ms",
+        "batch_size",
+        "tokenize_ms",
         "queue_ms",
-        "run_ms",
+        "inference_ms",
     ];
     assert_eq!(object_keys(&line), expected.into(), "{line}");
     let told = |names: &[&str]| names.iter().map(|name| line[*name].clone()).collect::<Vec<_>>();
     assert_eq!(told(&["request_id", "trace_id", "method", "route"]), ["mine", TRACE_ID, "POST", "/predict"]);
     assert_eq!(told(&["level", "model", "version"]), ["INFO", CHEAP_MODEL, "1"]);
-    assert_eq!(told(&["status", "texts", "cached", "tokens", "run_texts"]), [200, 1, 0, 10, 1]);
+    assert_eq!(told(&["status", "texts", "cached", "tokens", "batch_size"]), [200, 1, 0, 10, 1]);
     let ms = |name: &str| line[name].as_f64().unwrap();
-    assert!(ms("milliseconds") >= ms("tokenise_ms") + ms("queue_ms") + ms("run_ms"), "{line}");
+    assert!(ms("milliseconds") >= ms("tokenize_ms") + ms("queue_ms") + ms("inference_ms"), "{line}");
 
     send(&daemon, "POST", "/batch_predict", "", &json!(["one", "two", "three"]).to_string());
     let line = daemon.wait_for_log("request completed");
@@ -135,7 +135,7 @@ fn log_filter_change_requires_admin_scope() {
         RawClient::connect(daemon.admin).request(change).status
     };
     assert_eq!((ask(""), ask(&client), ask(&operator)), (401, 403, 200));
-    assert_eq!(daemon.wait_for_log("log filter changed")["by"], "key operator");
+    assert_eq!(daemon.wait_for_log("log filter changed")["actor"], "key operator");
 }
 
 #[test]
@@ -153,7 +153,10 @@ fn log_filter_changes_at_runtime() {
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     assert_eq!(change("info").0, 200);
     let line = daemon.wait_for_log("log filter changed");
-    assert_eq!((&line["before"], &line["now"], &line["by"]), (&json!("warn"), &json!("info"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&line["previous_filter"], &line["filter"], &line["actor"]),
+        (&json!("warn"), &json!("info"), &json!("127.0.0.1"))
+    );
     assert!(!daemon.log().contains("\"/predict\""), "{}", daemon.log());
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     daemon.wait_for_log("request completed");
@@ -301,7 +304,7 @@ fn log_filter_change_is_audited_and_validated() {
         assert_eq!(change(&daemon, word), 422, "{word}");
     }
     assert_eq!(change(&daemon, "off"), 200);
-    assert_eq!(daemon.wait_for_log("log filter change requested")["now"], "off");
+    assert_eq!(daemon.wait_for_log("log filter change requested")["filter"], "off");
     for filter in ["info", "warn,predictd=debug", "predictd_http=trace", "info,predictd_http=debug"] {
         assert_eq!(change(&daemon, filter), 200, "{filter}");
     }

@@ -270,7 +270,7 @@ fn load_beyond_memory_limit_is_refused() {
     let place = Scene::new();
     let mut daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
     let most = daemon.wait_for_log("maximum memory use estimated");
-    let most = most["most_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
+    let most = most["max_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // As much as it needs now, and 96 MiB: with a file of 128 MiB there is not enough room.

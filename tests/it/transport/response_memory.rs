@@ -53,7 +53,7 @@ async fn unread_responses_stay_within_response_memory() {
         &["--max-inflight-items", "1024", "--workers", "2", "--max-timeout", "60s"],
     ];
     let mut daemon = Daemon::launch(&mut serve_command(models.path(), data.path(), &options.concat()));
-    let stated = daemon.wait_for_log("maximum memory use estimated")["most_mib"].as_u64().unwrap();
+    let stated = daemon.wait_for_log("maximum memory use estimated")["max_mib"].as_u64().unwrap();
     // From here on the texts are known: a request needs no permit and no run.
     let first = RawClient::connect(daemon.address).request(post(&large_response_body()));
     assert_eq!((first.status, first.body.len() > 5_000_000), (200, true), "{:.300}", first.body);

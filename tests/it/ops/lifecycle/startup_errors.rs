@@ -210,7 +210,7 @@ fn startup_memory_budget_exceeded_lists_parts() {
         daemon.signal("TERM");
         let (status, log) = daemon.wait();
         assert!(status.success(), "{log}");
-        line["most_mib"].as_u64().unwrap()
+        line["max_mib"].as_u64().unwrap()
     };
     // Two parts are the same in all: they would be less where less is allowed.
     let unlimited = ["--memory-limit", "0", "--response-memory", "16777216", "--max-body", "8388608"];
