@@ -77,7 +77,8 @@ impl Graph for FakeGpu {
 
 impl Session for FakeGpu {
     fn run(&mut self, batch: &Batch, _: Instant) -> Result<Scores, BackendError> {
-        let (begun, shape) = (Instant::now(), batch.shape());
+        let begun = Instant::now();
+        let shape = batch.shape();
         std::thread::sleep(self.run_time + self.token_time * u32::try_from(shape.token_count()).unwrap_or(u32::MAX));
         let scores =
             Array2::from_shape_fn(
@@ -140,8 +141,9 @@ fn copy_model_files() -> tempfile::TempDir {
 }
 
 async fn measure(start: Duration, token: Duration) {
-    let (runtime, metrics, copy_model_files) =
-        (new_fake_gpu(start, token), Arc::new(Metrics::new().unwrap()), copy_model_files());
+    let runtime = new_fake_gpu(start, token);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let copy_model_files = copy_model_files();
     let source = ModelSource {
         name: "m".to_owned(),
         version: "1".to_owned(),
@@ -151,7 +153,8 @@ async fn measure(start: Duration, token: Duration) {
     let model = Arc::new(loader::load(&source, &load_context(runtime.clone(), Arc::clone(&metrics))).unwrap());
     let engine = Arc::new(Engine::new(100_000, Duration::from_secs(10), None, metrics));
     let client = || {
-        let (engine, model) = (Arc::clone(&engine), Arc::clone(&model));
+        let engine = Arc::clone(&engine);
+        let model = Arc::clone(&model);
         tokio::spawn(async move {
             loop {
                 let texts = vec![TEXT.to_owned().into(); TEXTS_PER_REQUEST];
@@ -162,11 +165,15 @@ async fn measure(start: Duration, token: Duration) {
     };
     let clients: Vec<_> = (0..CLIENT_COUNT).map(|_| client()).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (before, begun) = (*runtime.totals.lock(), Instant::now());
+    let before = *runtime.totals.lock();
+    let begun = Instant::now();
     tokio::time::sleep(MEASUREMENT_TIME).await;
-    let (after, took) = (*runtime.totals.lock(), begun.elapsed());
+    let after = *runtime.totals.lock();
+    let took = begun.elapsed();
     clients.iter().for_each(tokio::task::JoinHandle::abort);
-    let (busy, runs, texts) = (after.0.saturating_sub(before.0), after.1 - before.1, after.2 - before.2);
+    let busy = after.0.saturating_sub(before.0);
+    let runs = after.1 - before.1;
+    let texts = after.2 - before.2;
     let idle = (took.saturating_sub(busy)) / runs.max(1);
     println!(
         "a run of 512 x 16 takes {:>5.1} ms: busy {:>5.1} % of the time, {:>4.2} ms between runs, {} texts a run, {:.0} texts/s",

@@ -50,14 +50,15 @@ fn read_metric(client: &mut KeepAliveClient, name: &str) -> f64 {
 
 /// Measures and prints.
 pub(crate) fn run() {
-    let (bare, cached) =
-        (ServerProcess::start(&[]), ServerProcess::start(&["--cache-bytes", &CACHE_BYTES.to_string()]));
-    let (mut bare_client, mut client) =
-        (KeepAliveClient::connect(&bare.address), KeepAliveClient::connect(&cached.address));
+    let bare = ServerProcess::start(&[]);
+    let cached = ServerProcess::start(&["--cache-bytes", &CACHE_BYTES.to_string()]);
+    let mut bare_client = KeepAliveClient::connect(&bare.address);
+    let mut client = KeepAliveClient::connect(&cached.address);
     for (model, rounds) in [("banking77-minilm", ROUNDS), ("banking77-tfidf", CHEAP_ROUNDS)] {
         let texts = golden_texts(model);
-        let (mut without, mut first, mut known) =
-            (RequestCost::default(), RequestCost::default(), RequestCost::default());
+        let mut without = RequestCost::default();
+        let mut first = RequestCost::default();
+        let mut known = RequestCost::default();
         // White space makes another text, and the same tokens.
         let body = |spaces: usize, (text, label): &(String, String)| {
             let text = format!("{text}{}", " ".repeat(spaces));
@@ -79,8 +80,9 @@ pub(crate) fn run() {
         for bodies in std::iter::repeat_n(&all, HITS_PER_MISS).flatten() {
             known.measure(&cached, &mut client, bodies);
         }
-        let (without, first, known) =
-            (without.per_request_micros(), first.per_request_micros(), known.per_request_micros());
+        let without = without.per_request_micros();
+        let first = first.per_request_micros();
+        let known = known.per_request_micros();
         println!(
             "{model}: {} texts, each without cache, once new and {HITS_PER_MISS} times known; one client",
             rounds * texts.len()

@@ -33,7 +33,8 @@ pub(crate) fn run(arguments: &[String]) {
         println!("closed_loop ADDRESS REQUESTS CLIENTS SECONDS [LEAVE]");
         std::process::exit(2);
     };
-    let (clients, seconds): (usize, f64) = (clients.parse().unwrap(), seconds.parse().unwrap());
+    let clients: usize = clients.parse().unwrap();
+    let seconds: f64 = seconds.parse().unwrap();
     let leave: usize = leave.first().map_or(0, |percent| percent.parse().unwrap());
     let requests: Vec<LoadRequest> = std::fs::read_to_string(file)
         .unwrap()
@@ -48,8 +49,10 @@ pub(crate) fn run(arguments: &[String]) {
             }
         })
         .collect();
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(LoadResult::default()));
-    let (start, cpu) = (Instant::now(), cpu_time_of("self"));
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(LoadResult::default());
+    let start = Instant::now();
+    let cpu = cpu_time_of("self");
     let end = start + Duration::from_secs_f64(seconds);
     std::thread::scope(|scope| {
         for _ in 0..clients {
@@ -63,7 +66,8 @@ pub(crate) fn run(arguments: &[String]) {
             });
         }
     });
-    let (took, cpu) = (start.elapsed().as_secs_f64(), cpu_time_of("self").saturating_sub(cpu));
+    let took = start.elapsed().as_secs_f64();
+    let cpu = cpu_time_of("self").saturating_sub(cpu);
     let LoadResult { latencies, texts, failures, abandoned: left } = all.into_inner().unwrap();
     let latencies: Latencies = latencies.into_iter().collect();
     let at = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;

@@ -93,7 +93,8 @@ fn send_attack(address: &str, kept: &mut Option<TcpStream>, n: usize, seen: &mut
         AfterSend::ShutDownWrite => _ = stream.shutdown(Shutdown::Write),
         AfterSend::ReadToEnd | AfterSend::ReadOneAnswer => {}
     }
-    let (mut left, mut answers) = (Vec::new(), 0);
+    let mut left = Vec::new();
+    let mut answers = 0;
     loop {
         match http_response::read_response(&mut stream, &mut left) {
             Ok(Some(answer)) => {
@@ -128,7 +129,8 @@ fn send_attacks(server: &ServerProcess, range: Range<usize>) -> HostileResult {
     let next = AtomicUsize::new(range.start);
     let texts = ["banking77-tfidf", "banking77-minilm"].map(|model| (model, golden_texts(model)));
     let work = || {
-        let (mut kept, mut seen) = (None, HostileResult::default());
+        let mut kept = None;
+        let mut seen = HostileResult::default();
         let mut good = KeepAliveClient::connect(&server.address);
         for sent in 1.. {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -179,7 +181,8 @@ fn measure_growth(server: &ServerProcess, repeats: usize) -> HostileResult {
         .collect();
     // A single reading depends on which requests met which: runs of them tell a trend from that.
     let part = (repeats / 5).max(1);
-    let (first, last) = (&readings[..part], &readings[repeats - part..]);
+    let first = &readings[..part];
+    let last = &readings[repeats - part..];
     println!(
         "resident memory, {repeats} times the same {REQUESTS_PER_REPEAT} requests: median {:.1} MiB in the first {part}, {:.1} MiB in the last {part}, grown by {:.1} MiB (goal 1.0)",
         median(first),
@@ -196,7 +199,8 @@ pub(crate) fn run(arguments: &[String]) {
     let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse().unwrap());
     let requests = argument(0, DEFAULT_REQUESTS);
     let mut server = ServerProcess::start(&[]);
-    let (start, memory) = (Instant::now(), server.resident_mib());
+    let start = Instant::now();
+    let memory = server.resident_mib();
     let mut seen = send_attacks(&server, 0..requests);
     let seconds = start.elapsed().as_secs_f64();
     println!(

@@ -115,7 +115,8 @@ fn measure_requests() {
 /// Microseconds by request.
 fn cpu_micros_per_request(server: &ServerProcess) -> f64 {
     let requests = AtomicUsize::new(0);
-    let (before, end) = (server.cpu_time(), Instant::now() + ROUND_TIME);
+    let before = server.cpu_time();
+    let end = Instant::now() + ROUND_TIME;
     std::thread::scope(|scope| {
         for _ in 0..CLIENT_COUNT {
             scope.spawn(|| {
@@ -145,7 +146,8 @@ fn start_collector() -> String {
     let take = move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
-            let (mut length, mut line) = (0, String::new());
+            let mut length = 0;
+            let mut line = String::new();
             while stream.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
                 if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
                     length = value.trim().parse().unwrap();
@@ -165,7 +167,8 @@ fn start_collector() -> String {
 /// How long scrapes take while all workers have more than enough to do, and what they cost.
 fn measure_scrapes() {
     let server = ServerProcess::start(&[]);
-    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
     let mut scrape = KeepAliveClient::connect(&server.admin);
     let mut times = Vec::new();
     std::thread::scope(|scope| {

@@ -99,7 +99,8 @@ impl LoadOutcome {
 
     fn record_wrong(&mut self, body: &[u8], right: &[u8]) {
         self.wrong += 1;
-        let (body, right) = (String::from_utf8_lossy(body), String::from_utf8_lossy(right));
+        let body = String::from_utf8_lossy(body);
+        let right = String::from_utf8_lossy(right);
         self.first_wrong.get_or_insert_with(|| format!("wrong: {body} instead of {right}"));
     }
 
@@ -165,7 +166,8 @@ fn announce_due(load: &LoadSpec, start: Instant, due: &Sender<DueRequest>) -> Du
 /// Sends the load and waits for its answers.
 pub(crate) fn send_load(load: &LoadSpec) -> LoadOutcome {
     let (sender, mut receiver) = channel(1 << 16);
-    let (start, cpu) = (Instant::now(), cpu_time_of("thread-self"));
+    let start = Instant::now();
+    let cpu = cpu_time_of("thread-self");
     let mut outcome = std::thread::scope(|scope| {
         let announcer = scope.spawn(move || announce_due(load, start, &sender));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -33,7 +33,8 @@ fn measure_capacity(address: &str) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
         for first in 0..CLIENT_COUNT {
-            let (texts, answered) = (&texts, &answered);
+            let texts = &texts;
+            let answered = &answered;
             scope.spawn(move || {
                 let mut client = KeepAliveClient::connect(address);
                 for (text, label) in texts.iter().cycle().skip(first) {

@@ -82,7 +82,9 @@ fn print_endings(endings: &BTreeMap<StuckKind, Vec<ConnectionEnd>>, watched: Dur
         let when = if closed.is_empty() {
             String::new()
         } else {
-            let (min, median, max) = (times.min(), times.percentile(50), times.max());
+            let min = times.min();
+            let median = times.percentile(50);
+            let max = times.max();
             format!(" after {:.1} / {:.1} / {:.1} s (min, median, max)", seconds(min), seconds(median), seconds(max))
         };
         println!(

@@ -40,7 +40,8 @@ impl Cores {
 fn count_cpu_list(numbers: &str) -> Option<usize> {
     let length = |range: &str| -> Option<usize> {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
-        let (from, to): (usize, usize) = (from.parse().ok()?, to.parse().ok()?);
+        let from: usize = from.parse().ok()?;
+        let to: usize = to.parse().ok()?;
         Some(to.checked_sub(from)? + 1)
     };
     numbers.trim().split(',').map(length).sum()
@@ -152,7 +153,8 @@ mod tests {
 
     #[test]
     fn cpu_time_after_work_has_grown() {
-        let (process, thread) = (process_cpu_time(), thread_cpu_time());
+        let process = process_cpu_time();
+        let thread = thread_cpu_time();
         let mut sum = 0_u64;
         while thread_cpu_time() == thread {
             sum = std::hint::black_box(sum.wrapping_add(1));

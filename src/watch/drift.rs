@@ -233,7 +233,8 @@ mod tests {
 
     /// What is told in turn of one server.
     fn changes_by_poll(looks: &[Vec<Value>]) -> Vec<String> {
-        let (mut texts, mut accuracies) = (ActiveFindings::new(), ActiveFindings::new());
+        let mut texts = ActiveFindings::new();
+        let mut accuracies = ActiveFindings::new();
         let mut one = |versions: &Vec<Value>| {
             let said = response(versions);
             let mut news = drift_changes(&said, &mut texts);
@@ -282,7 +283,8 @@ mod tests {
         let mut uncounted = version("1", "ready", "quiet", None, None);
         uncounted["drift"]["signals"][0]["needed"] = Value::Null;
         let found = changes_by_poll(&[drifting(), vec![without], drifting(), vec![uncounted]]);
-        let (begins, over) = ("+m/1 labels, +m/1 accuracy", "-m/1 labels, -m/1 accuracy");
+        let begins = "+m/1 labels, +m/1 accuracy";
+        let over = "-m/1 labels, -m/1 accuracy";
         assert_eq!(found, [begins, over, begins, "-m/1 labels"]);
     }
 
@@ -298,7 +300,10 @@ mod tests {
             let said: Vec<DriftReportView> = dropped.iter().map(one).collect();
             fmt_changes(&accuracy_changes(&said.iter().collect::<Vec<_>>(), &mut known))
         };
-        let (yes, no, unknown, absent) = (Some(Some(true)), Some(Some(false)), Some(None), None);
+        let yes = Some(Some(true));
+        let no = Some(Some(false));
+        let unknown = Some(None);
+        let absent = None;
         assert_eq!(look(&[no, yes]), "+m/1 accuracy");
         for dropped in [[yes, yes], [yes, no], [unknown, unknown], [absent, unknown], [absent, unknown]] {
             assert_eq!(look(&dropped), "", "{dropped:?}");

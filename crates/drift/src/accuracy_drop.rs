@@ -80,7 +80,9 @@ mod tests {
         answers: u64,
         mut look: impl FnMut(Option<bool>),
     ) {
-        let (mut last, mut correct, mut said) = (VecDeque::new(), 0, None);
+        let mut last = VecDeque::new();
+        let mut correct = 0;
+        let mut said = None;
         for _ in 0..answers {
             let right = random.next_below(1_000) < per_mille;
             last.push_back(right);
@@ -102,7 +104,8 @@ mod tests {
     ) -> usize {
         let mut random = SplitMix64(9);
         let mut run = || {
-            let (expected, mut dropped) = (expected(&mut random), false);
+            let expected = expected(&mut random);
+            let mut dropped = false;
             simulate_stream(&mut random, expected, per_mille, answers, |said| dropped |= said == Some(true));
             dropped
         };

@@ -192,7 +192,8 @@ pub(crate) mod tests {
     #[test]
     fn distribution_counts_memory_constant() {
         let mut counts = DistributionCounts::new(77, false);
-        let (before, place) = (memory_bytes(&counts), counts.labels.as_ptr());
+        let before = memory_bytes(&counts);
+        let place = counts.labels.as_ptr();
         (0..10_000).for_each(|i| counts.record(Some(i), 0.3, i, i));
         counts.clear();
         assert_eq!((memory_bytes(&counts), counts.labels.as_ptr()), (before, place));

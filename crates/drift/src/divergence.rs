@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn divergence_equal_shares_is_zero() {
-        let (few, many) = ([3, 0, 7, 10], [300, 0, 700, 1_000]);
+        let few = [3, 0, 7, 10];
+        let many = [300, 0, 700, 1_000];
         assert!(psi(&few, &many).abs() < 1e-12 && jensen_shannon(&few, &many).abs() < 1e-12);
         assert!(psi(&[], &[]) == 0.0 && psi(&[0, 0], &[1, 2]) == 0.0 && jensen_shannon(&[1, 2], &[0, 0]) == 0.0);
     }
@@ -223,7 +224,8 @@ mod tests {
             let draw = |random: &mut SplitMix64| -> Vec<u64> {
                 (0..6).map(|_| random.next_below(50).saturating_sub(20)).chain([1]).collect()
             };
-            let (a, b) = (draw(&mut random), draw(&mut random));
+            let a = draw(&mut random);
+            let b = draw(&mut random);
             assert!(
                 (jensen_shannon(&a, &b) - jensen_shannon(&b, &a)).abs() < 1e-12
                     && (psi(&a, &b) - psi(&b, &a)).abs() < 1e-9
@@ -231,7 +233,8 @@ mod tests {
             assert!((0.0..=1.0).contains(&jensen_shannon(&a, &b)) && psi(&a, &b) >= 0.0, "{a:?} {b:?}");
         }
         // Near 0 one is a multiple of the other.
-        let (a, b) = ([10_000, 20_000, 30_000], [10_200, 19_900, 29_900]);
+        let a = [10_000, 20_000, 30_000];
+        let b = [10_200, 19_900, 29_900];
         assert!((psi_to_js(psi(&a, &b)) / jensen_shannon(&a, &b) - 1.0).abs() < 0.01);
     }
 
@@ -250,8 +253,8 @@ mod tests {
         let mut random = SplitMix64(7);
         let urn = weighted_bins(weights);
         let mut one = || {
-            let (reference, window) =
-                (sample_bins(&mut random, &urn, weights.len(), m), sample_bins(&mut random, &urn, weights.len(), n));
+            let reference = sample_bins(&mut random, &urn, weights.len(), m);
+            let window = sample_bins(&mut random, &urn, weights.len(), n);
             let kind = if weights.len() > 20 { BinScale::Nominal } else { BinScale::Ordinal };
             let groups = BinGroups::new(&reference, kind, n);
             let found = Divergence::from_bins(&groups.merge_counts(&reference), &groups.merge_counts(&window));

@@ -238,7 +238,8 @@ mod tests {
             assert_eq!(record_texts(&mut drift, 200, of, at(window)), [window]);
         }
         let told: Vec<_> = drift.stored_windows().map(|window| (window.levels[0], window.level_changed[0])).collect();
-        let (quiet, drifting) = (DriftLevel::Quiet, DriftLevel::Drifting);
+        let quiet = DriftLevel::Quiet;
+        let drifting = DriftLevel::Drifting;
         let wanted = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
         assert_eq!(told[..5], wanted);
         assert_eq!(drift.signal_reports()[0].level, quiet);

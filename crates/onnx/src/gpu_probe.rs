@@ -136,7 +136,8 @@ mod tests {
         let session = source.profiled_cpu_session(&folder.file_prefix()).unwrap();
         let InputSchema { input, fixed_axes: fixed } = InputSchema::new(session.inputs(), &BTreeMap::new()).unwrap();
         let scores = find_score_output(session.outputs(), &input, OutputConstraints::default()).unwrap();
-        let (output, width) = (scores.layout, scores.width.unwrap());
+        let output = scores.layout;
+        let width = scores.width.unwrap();
         let reading =
             IoSpec { input, fixed_axes: fixed, score_layout: output, label_decoder: None, width, per_token: false };
         let mut session = OnnxSession {

@@ -49,7 +49,8 @@ mod tests {
     use super::*;
 
     fn measurement(run: u64, difference: f32) -> GpuMeasurement {
-        let (run, run_on_core) = (Duration::from_millis(run), Duration::from_millis(10));
+        let run = Duration::from_millis(run);
+        let run_on_core = Duration::from_millis(10);
         GpuMeasurement {
             gpu_run_time: run,
             cpu_run_time: run_on_core,

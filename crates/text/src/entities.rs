@@ -241,7 +241,8 @@ mod tests {
             let start = text[..text.find(part).unwrap()].chars().count();
             (start, start + part.chars().count())
         };
-        let ((a, b), (c, d)) = (place("𝒜𝒹𝒶"), place("Zürich"));
+        let (a, b) = place("𝒜𝒹𝒶");
+        let (c, d) = place("Zürich");
         let tokens = [token(a, b, false, 1, 0.9), token(b + 1, b + 5, false, 0, 0.9), token(c, d, false, 3, 0.9)];
         assert_eq!((a, b, c, d), (4, 7, 16, 22));
         let wanted = [("PER", a, b, "𝒜𝒹𝒶"), ("LOC", c, d, "Zürich")];

@@ -56,7 +56,8 @@ fn permits_granted_in_arrival_order() {
     std::thread::scope(|scope| {
         let first = permits.acquire(|| {});
         for thread in 0..5_u64 {
-            let (permits, order) = (&permits, &order);
+            let permits = &permits;
+            let order = &order;
             scope.spawn(move || {
                 let _permit = permits.acquire(|| {});
                 order.lock().push(thread);

@@ -21,7 +21,8 @@ fn scheduling_context(now: Micros) -> SchedulingContext<'static> {
 
 fn pending_item(length: usize, arrived: Micros, time: Micros) -> PendingItem {
     let alone = COST.predict_micros(Shape { rows: 1, length }, 1.0);
-    let (deadline, joins) = (arrived + time, true);
+    let deadline = arrived + time;
+    let joins = true;
     let candidate = Candidate { length, unbatched_time: alone, deadline };
     PendingItem {
         candidate,
@@ -86,7 +87,8 @@ fn item_with_near_deadline_dispatched_first() {
 
 #[test]
 fn bulk_request_does_not_starve_single_items() {
-    let (deadline, one) = (10_000_000, pending_item(16, 0, 10_000_000));
+    let deadline = 10_000_000;
+    let one = pending_item(16, 0, 10_000_000);
     let bulk = |number: u64| {
         let alone = one.candidate.unbatched_time;
         PendingItem { soft_deadline: soft_deadline(0, deadline, number * alone, 1_000 * alone), is_bulk: true, ..one }

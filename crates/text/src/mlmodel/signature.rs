@@ -159,7 +159,8 @@ mod tests {
         let inputs = [found("input_ids", "int64", &[None, None]), found("attention_mask", "int64", &[None, None])];
         let outputs = [found("logits", "float32", &[None, Some(77)])];
         let check = |logged: &[Value], out: &[Value]| signature(&json!(logged), &json!(out))?.check(&inputs, &outputs);
-        let (ids, mask) = (tensor("input_ids", "int64", &[-1, -1]), tensor("attention_mask", "int64", &[-1, -1]));
+        let ids = tensor("input_ids", "int64", &[-1, -1]);
+        let mask = tensor("attention_mask", "int64", &[-1, -1]);
         let logits = tensor("logits", "float32", &[-1, 77]);
         assert_eq!(check(&[ids.clone(), mask.clone()], std::slice::from_ref(&logits)), Ok(()));
         let text = json!({ "type": "string", "name": "text", "required": true });
