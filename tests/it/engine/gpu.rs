@@ -41,7 +41,8 @@ fn device_invalid_value_exits_64() {
 
 #[test]
 fn device_library_without_cuda_refuses_gpu_serves_cpu() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let (code, said) =
         run_to_exit(&mut serve_command(models.path(), data.path(), &["--device", "cuda", "--log", "off"]));
     assert_eq!(code, 64, "{said}");
@@ -68,7 +69,8 @@ fn gpu_build_without_gpu() -> Option<PathBuf> {
 #[test]
 fn device_named_gpu_missing_exits_64() {
     let Some(library) = gpu_build_without_gpu() else { return };
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let options = ["--onnxruntime", library.to_str().unwrap(), "--device", "cuda", "--log", "off"];
     let (code, said) = run_to_exit(&mut serve_command(models.path(), data.path(), &options));
     assert_eq!(code, 64, "{said}");
@@ -81,7 +83,8 @@ fn device_named_gpu_missing_exits_64() {
 #[test]
 fn device_auto_without_gpu_falls_back_to_cpu() {
     let Some(library) = gpu_build_without_gpu() else { return };
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     ModelBuilder::plain().write(models.path(), "a", "1");
     ModelBuilder::plain().manifest_toml("device = \"cpu\"\n").write(models.path(), "b", "1");
     let mut daemon = Daemon::launch(&mut serve_command(

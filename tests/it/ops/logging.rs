@@ -12,7 +12,8 @@ use crate::support::waiting::block_until;
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn start_daemon(options: &[&str]) -> (Daemon, [tempfile::TempDir; 2]) {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     (Daemon::start_with(models.path(), data.path(), options), [models, data])
 }
 
@@ -107,7 +108,8 @@ fn access_log_one_line_per_request_without_text() {
 
 #[test]
 fn access_log_cancelled_request_has_a_line() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     crate::support::model_builder::slow_models::never_answers_hello_queued().write(models.path(), "slow", "1");
     let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let mut wire = RawClient::connect(daemon.address);
@@ -120,7 +122,8 @@ fn access_log_cancelled_request_has_a_line() {
 
 #[test]
 fn log_filter_change_requires_admin_scope() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let key = |name: &str, scopes: &str| {
         let directory = data.path().to_str().unwrap();
         let made =
@@ -128,7 +131,8 @@ fn log_filter_change_requires_admin_scope() {
         assert!(made.status.success(), "{made:?}");
         format!("Authorization: Bearer {}\r\n", String::from_utf8(made.stdout).unwrap().trim())
     };
-    let (client, operator) = (key("client", "predict,feedback,metrics"), key("operator", "admin"));
+    let client = key("client", "predict,feedback,metrics");
+    let operator = key("operator", "admin");
     let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let ask = |headers: &str| {
         let change = request("PUT", "/admin/log", headers, "{\"filter\":\"debug\"}");
@@ -199,7 +203,8 @@ fn log_file_has_same_lines_and_rotates() {
 
 #[test]
 fn log_file_unwritable_exits_64() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     for (options, word) in [
         (["--log-file", "/nonexistent/log"], "--log-file /nonexistent/log: "),
         (["--log-file-max-bytes", "10"], "--log-file-max-bytes"),
@@ -220,7 +225,8 @@ fn log_file_unwritable_exits_64() {
 #[test]
 fn log_blocked_writer_drops_and_counts_lines() {
     use std::io::Read;
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let mut command = predictd(&[]);
     command.args(["serve", "--models", models.path().to_str().unwrap(), "--data-dir", data.path().to_str().unwrap()]);
     command.args([
@@ -236,7 +242,8 @@ fn log_blocked_writer_drops_and_counts_lines() {
     let mut child = command.spawn().unwrap();
     // Only the beginning is read: the pipe fills, and whoever writes to it waits for ever.
     let mut stderr = child.stderr.take().unwrap();
-    let (mut read, mut buffer) = (String::new(), [0_u8; 512]);
+    let mut read = String::new();
+    let mut buffer = [0_u8; 512];
     let address = loop {
         let count = stderr.read(&mut buffer).unwrap();
         read.push_str(&String::from_utf8_lossy(&buffer[..count]));

@@ -51,7 +51,10 @@ struct FakeState {
 
 impl Default for FakeState {
     fn default() -> Self {
-        let (warm, held, held_at, fail_next) = (false, false, None, false);
+        let warm = false;
+        let held = false;
+        let held_at = None;
+        let fail_next = false;
         Self {
             warm,
             held,

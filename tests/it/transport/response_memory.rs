@@ -46,7 +46,8 @@ fn peak_resident_mib(process: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_responses_stay_within_response_memory() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let budget = RESPONSE_MEMORY_BYTES.to_string();
     let options = [
         &["--response-memory", &budget, "--cache-bytes", "16777216", "--max-connections", "256"][..],
@@ -73,7 +74,8 @@ async fn unread_responses_stay_within_response_memory() {
     }
     // Who reads gets a large response, too: those who do not give way.
     let others = tokio::task::spawn_blocking({
-        let (address, request) = (daemon.address, request.clone());
+        let address = daemon.address;
+        let request = request.clone();
         move || RawClient::connect(address).request(request)
     });
     let other = others.await.unwrap();
