@@ -123,8 +123,8 @@ struct FakeGpus {
     unsupported_reason: Option<String>,
     /// What every run there fails with.
     run_error: Option<&'static str>,
-    /// The option that lets nothing fall back.
-    must_run_on: Option<&'static str>,
+    /// Nothing may fall back to the CPU.
+    required: bool,
     /// The other label answers in runs of this length.
     wrong_at_length: Option<usize>,
     /// Time of a run of several texts.
@@ -172,7 +172,7 @@ impl Backend for FakeGpuBackend {
             }
             Some(sentence) => {
                 let error = ManifestError::new("model.onnx", "it does not run on GPU 0: the test asked for it");
-                Err(error.with_startup_refusal(sentence.clone()))
+                Err(error.with_device_refusal(sentence.clone()))
             }
         }
     }
@@ -181,8 +181,8 @@ impl Backend for FakeGpuBackend {
         if self.gpus.single_gpu { 1 } else { 2 }
     }
 
-    fn required_device_option(&self) -> Option<String> {
-        self.gpus.must_run_on.map(str::to_owned)
+    fn requires_gpu(&self) -> bool {
+        self.gpus.required
     }
 }
 
@@ -247,7 +247,7 @@ fn fake_gpu_backend(gpus: FakeGpus) -> FakeGpuBackend {
 async fn start_error(model: ModelBuilder, gpus: FakeGpus) -> String {
     let models = tempfile::tempdir().unwrap();
     model.write(models.path(), "m", "1");
-    let server = TestServer::launch(models.path(), &[], |settings| {
+    let server = TestServer::launch(models.path(), &["--device", "cuda:0,1"], |settings| {
         predictd::Server::with_runtime(settings, Arc::new(fake_gpu_backend(gpus)))
     });
     match server.task.await.unwrap().unwrap_err() {
@@ -275,9 +275,9 @@ async fn gpu_has_one_session_large_batches_padded_to_eights() {
 
 #[tokio::test]
 async fn gpu_named_but_model_unsupported_stops_start() {
-    let sentence = "--device cuda:0: models/m/1 does not run on GPU 0";
+    let sentence = "models/m/1 does not run on GPU 0";
     let refused = FakeGpus { unsupported_reason: Some(sentence.to_owned()), ..FakeGpus::default() };
-    assert_eq!(start_error(ModelBuilder::plain(), refused).await, sentence);
+    assert_eq!(start_error(ModelBuilder::plain(), refused).await, format!("--device cuda:0,1: {sentence}"));
 }
 
 const OUT_OF_MEMORY_ERROR: &str = "CUDA failure 2: out of memory in /a/secret/place.cc";
@@ -297,11 +297,7 @@ async fn gpu_auto_failing_model_falls_back_to_cpu() {
 
 #[tokio::test]
 async fn gpu_named_failing_model_stops_start() {
-    let fails = FakeGpus {
-        run_error: Some(OUT_OF_MEMORY_ERROR),
-        must_run_on: Some("--device cuda:0,1"),
-        ..FakeGpus::default()
-    };
+    let fails = FakeGpus { run_error: Some(OUT_OF_MEMORY_ERROR), required: true, ..FakeGpus::default() };
     let told = start_error(ModelBuilder::plain(), fails).await;
     let begin = "--device cuda:0,1: m/1 does not work on cuda:0,1: the warm-up failed: CUDA failure 2";
     assert!(told.starts_with(begin), "{told}");
