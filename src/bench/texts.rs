@@ -153,18 +153,21 @@ pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usi
     let generated = (0..number).map(|_| {
         let tokens = log_normal_length(random.next_normal()).clamp(1, longest);
         let first = random.next_index(words.len());
-        let text = |words_of_it: usize| {
-            words.iter().cycle().skip(first).take(words_of_it).copied().collect::<Vec<_>>().join(" ")
-        };
         let mut count = tokens;
         for _ in 0..LENGTH_ITERATIONS {
             // A text that is refused for its length is halved.
-            let found = pipeline.encode(text(count)).map_or(2 * tokens, |encoded| encoded.token_count);
+            let found =
+                pipeline.encode(join_words(&words, first, count)).map_or(2 * tokens, |encoded| encoded.token_count);
             count = (count * tokens / found.max(1)).max(1);
         }
-        text(count)
+        join_words(&words, first, count)
     });
     generated.collect()
+}
+
+/// So many words from the word with this index on, around the end.
+fn join_words(words: &[&str], first: usize, count: usize) -> String {
+    words.iter().cycle().skip(first).take(count).copied().collect::<Vec<_>>().join(" ")
 }
 
 /// A number of tokens for a place on the normal distribution.

@@ -136,16 +136,13 @@ impl OnnxRuntime {
             return Ok(Self::from_environment(environment, watchdog));
         }
         let path = library::find_library(named)?;
-        let unusable = |reason: &str| {
-            format!("{} cannot be used as ONNX Runtime ({reason}): {}", path.display(), library::INSTALL_HINT)
-        };
-        let builder = ort::init_from(&path).map_err(|error| unusable(&error.to_string()))?;
+        let builder = ort::init_from(&path).map_err(|error| unusable_library_error(&path, &error))?;
         let environment = builder
             .with_name("predictd")
             .with_telemetry(false)
             .with_logger(Arc::new(|level, _, _, _, message| log_message(level, message)))
             .build()
-            .map_err(|error| unusable(&error.to_string()))?;
+            .map_err(|error| unusable_library_error(&path, &error))?;
         environment.set_log_level(LogLevel::Warning);
         tracing::info!(library = %path.display(), "ONNX Runtime loaded");
         let watchdog = Watchdog::start().map_err(|error| format!("no thread could be started: {error}"))?;
@@ -177,6 +174,10 @@ impl OnnxRuntime {
         self.share_weights = false;
         self
     }
+}
+
+fn unusable_library_error(path: &Path, reason: &dyn std::fmt::Display) -> String {
+    format!("{} cannot be used as ONNX Runtime ({reason}): {}", path.display(), library::INSTALL_HINT)
 }
 
 impl Backend for OnnxRuntime {
@@ -218,9 +219,8 @@ impl Backend for OnnxRuntime {
         self.gpu_config.as_ref().map_or(0, |gpus| gpus.device_ids.len())
     }
 
-    fn required_device_option(&self) -> Option<String> {
-        let gpus = self.gpu_config.as_ref().filter(|gpus| gpus.strict)?;
-        Some(format!("--device {}", gpus.devices.device))
+    fn requires_gpu(&self) -> bool {
+        self.gpu_config.as_ref().is_some_and(|gpus| gpus.strict)
     }
 
     fn shut_down(&self, until: Instant) {
@@ -272,11 +272,10 @@ impl OnnxRuntime {
         let placement = decide_placement(measured, &gpus.device_ids, gpus.strict, takes_text);
         let model = manifest.graph_directory.display();
         let placement = placement.map_err(|reason| {
-            let device = &gpus.devices.device;
-            let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
-            let sentence = format!("--device {device}: {model} does not run on GPU {gpu}: {reason}; {cure}");
+            let remedy = "to let it run on the cores, write device = \"cpu\" into its model.toml";
+            let sentence = format!("{model} does not run on GPU {gpu}: {reason}; {remedy}");
             let reason = format!("it does not run on GPU {gpu}: {reason}");
-            ManifestError::new(&manifest.graph_name, reason).with_startup_refusal(sentence)
+            ManifestError::new(&manifest.graph_name, reason).with_device_refusal(sentence)
         })?;
         log_placement(&model, gpu, &placement);
         Ok(placement)

@@ -1,5 +1,6 @@
 //! Where the runtime writes its record of a run, for a moment.
 
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -49,15 +50,16 @@ fn remove_dir(path: &Path) {
 /// Removes what killed processes left in these places. Others may be at work there: their folders are younger.
 pub(super) fn remove_stale(parents: &[PathBuf], now: SystemTime) {
     for entry in parents.iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten() {
-        let is_old = || {
-            let facts = entry.metadata().ok()?;
-            let age = now.duration_since(facts.modified().ok()?).ok()?;
-            (facts.is_dir() && age > STALE_AGE).then_some(())
-        };
-        if entry.file_name().to_string_lossy().starts_with(DIR_NAME_PREFIX) && is_old().is_some() {
+        if entry.file_name().to_string_lossy().starts_with(DIR_NAME_PREFIX) && is_stale_dir(&entry, now) {
             remove_dir(&entry.path());
         }
     }
+}
+
+fn is_stale_dir(entry: &DirEntry, now: SystemTime) -> bool {
+    let Ok(metadata) = entry.metadata() else { return false };
+    let age = metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
+    metadata.is_dir() && age.is_some_and(|age| age > STALE_AGE)
 }
 
 #[cfg(test)]

@@ -111,15 +111,6 @@ static LOG_CONTROL: OnceLock<LogControl> = OnceLock::new();
 pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String> {
     let (filter_layer, filter) =
         reload::Layer::new(parse_filter(lines.filter).map_err(|error| format!("--log {error}"))?);
-    let mut guards = Vec::new();
-    let mut lost_line_counters = Vec::new();
-    let mut writer = |output: Box<dyn Write + Send>, escape: Escape| -> NonBlocking {
-        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
-        let (writer, guard) = builder.thread_name("predictd-log").finish(EscapingWriter { output, escape });
-        guards.push(guard);
-        lost_line_counters.push(writer.error_counter());
-        writer
-    };
     let terminal = io::stderr().is_terminal();
     let as_json = lines.is_json.unwrap_or(!terminal);
     let escape = match (as_json, terminal) {
@@ -127,7 +118,10 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
         (false, true) => lines.escape.coloured,
         (false, false) => lines.escape.text,
     };
-    let to_stderr = fmt::layer().with_writer(writer(unlocked_stderr(), escape));
+    let (writer, guard) = start_writer(unlocked_stderr(), escape);
+    let mut guards = vec![guard];
+    let mut lost_line_counters = vec![writer.error_counter()];
+    let to_stderr = fmt::layer().with_writer(writer);
     let to_stderr: Box<dyn Layer<_> + Send + Sync> = if as_json {
         to_stderr.json().flatten_event(true).boxed()
     } else {
@@ -138,7 +132,10 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
         Some(file) => {
             let opened =
                 open_log_file(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
-            Some(fmt::layer().json().flatten_event(true).with_writer(writer(Box::new(opened), lines.escape.json)))
+            let (writer, guard) = start_writer(Box::new(opened), lines.escape.json);
+            guards.push(guard);
+            lost_line_counters.push(writer.error_counter());
+            Some(fmt::layer().json().flatten_event(true).with_writer(writer))
         }
     };
     // Only the first subscriber of a process can be set: tests start several servers.
@@ -152,6 +149,12 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
         tracing::error!(location, thread, "panic caught; panic message not logged");
     }));
     Ok(LogWriterGuard(guards))
+}
+
+/// Starts a thread that writes lines, and drops those that do not fit in its queue.
+fn start_writer(output: Box<dyn Write + Send>, escape: Escape) -> (NonBlocking, WorkerGuard) {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
+    builder.thread_name("predictd-log").finish(EscapingWriter { output, escape })
 }
 
 /// Writes lines, escaped. Counts failed writes: nothing else reports them.

@@ -274,23 +274,25 @@ impl Tokenizer {
     /// The tokens of a text, or of so much of it that there are `enough`.
     fn encode_at_least(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
         self.expansion_limit.check(text)?;
-        let read = |text: &str| {
-            let read = if self.has_spans {
-                self.inner.encode_char_offsets(text, false)
-            } else {
-                self.inner.encode_fast(text, false)
-            };
-            read.map_err(|_| TokenizeError::Failed)
-        };
         if self.is_prefix_sufficient {
             for beginning in prefixes(text, enough) {
-                let tokens = read(beginning)?;
+                let tokens = self.encode_bare(beginning)?;
                 if tokens.len() >= enough || beginning.len() == text.len() {
                     return Ok(tokens);
                 }
             }
         }
-        read(text)
+        self.encode_bare(text)
+    }
+
+    /// The tokens of a text without special tokens.
+    fn encode_bare(&self, text: &str) -> Result<Encoding, TokenizeError> {
+        let encoding = if self.has_spans {
+            self.inner.encode_char_offsets(text, false)
+        } else {
+            self.inner.encode_fast(text, false)
+        };
+        encoding.map_err(|_| TokenizeError::Failed)
     }
 
     /// Tokens of a row that are the text's own.

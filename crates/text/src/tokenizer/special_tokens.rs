@@ -303,20 +303,28 @@ fn parse_token(file: &str, key: &str, value: &Value) -> Result<SpecialToken, Man
         return Ok(SpecialToken::Content(content.clone()));
     }
     let content = value["content"].as_str().ok_or_else(|| token_error(file, key, value))?;
-    let flag = |name: &str, default: bool| match &value[name] {
+    let token = parse_added_token(content, value);
+    token.map(SpecialToken::WithFlags).map_err(|reason| ManifestError::new(file, format!("{key}: {reason}")))
+}
+
+fn parse_added_token(content: &str, flags: &Value) -> Result<AddedToken, String> {
+    let special = parse_flag(flags, "special", false)?;
+    Ok(AddedToken {
+        content: content.to_owned(),
+        single_word: parse_flag(flags, "single_word", false)?,
+        lstrip: parse_flag(flags, "lstrip", false)?,
+        rstrip: parse_flag(flags, "rstrip", false)?,
+        normalized: parse_flag(flags, "normalized", !special)?,
+        special,
+    })
+}
+
+fn parse_flag(flags: &Value, name: &str, default: bool) -> Result<bool, String> {
+    match &flags[name] {
         Value::Null => Ok(default),
         Value::Bool(flag) => Ok(*flag),
-        other => Err(ManifestError::new(file, format!("{key}: {name} is {other}, where true or false is expected"))),
-    };
-    let special = flag("special", false)?;
-    Ok(SpecialToken::WithFlags(AddedToken {
-        content: content.to_owned(),
-        single_word: flag("single_word", false)?,
-        lstrip: flag("lstrip", false)?,
-        rstrip: flag("rstrip", false)?,
-        normalized: flag("normalized", !special)?,
-        special,
-    }))
+        other => Err(format!("{name} is {other}, where true or false is expected")),
+    }
 }
 
 fn token_error(file: &str, key: &str, value: &Value) -> ManifestError {
