@@ -28,8 +28,12 @@ use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{Signature, TokenRole};
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use signatures::logits_signature;
+
+#[path = "../tests/it/support/signatures.rs"]
+mod signatures;
 
 /// The server's own allocator.
 #[global_allocator]
@@ -92,21 +96,8 @@ impl Session for FakeGpu {
 }
 
 fn new_fake_gpu(start: Duration, token: Duration) -> FakeGpu {
-    let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
-    let inputs = vec![input("input_ids", TokenRole::InputIds), input("attention_mask", TokenRole::AttentionMask)];
-    let signature = Signature {
-        input: GraphInput::Tokens(inputs),
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        embedding_rows: None,
-        width: LABEL_COUNT,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-    };
+    let inputs = [("input_ids", TokenRole::InputIds), ("attention_mask", TokenRole::AttentionMask)];
+    let signature = logits_signature(&inputs, LABEL_COUNT);
     FakeGpu { signature: Arc::new(signature), run_time: start, token_time: token, totals: Arc::default() }
 }
 

@@ -21,10 +21,14 @@ use predictd::text::activation::Activation;
 use predictd::text::heads::Head;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{EncodedInput, Pipeline};
-use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
+use predictd::text::signature::{GraphInput, Signature};
 use predictd::text::tensors::Shape;
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use signatures::logits_signature;
 use uuid::Uuid;
+
+#[path = "../tests/it/support/signatures.rs"]
+mod signatures;
 
 /// The server's own allocator.
 #[global_allocator]
@@ -113,19 +117,7 @@ fn bench_policy(criterion: &mut Criterion) {
 
 fn load_pipeline() -> Pipeline {
     let mut manifest = Manifest::load(Path::new("models/banking77-minilm/1")).unwrap();
-    let signature = Signature {
-        input: GraphInput::Tokens(Vec::new()),
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        embedding_rows: None,
-        width: 77,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-    };
+    let signature = Signature { input: GraphInput::Tokens(Vec::new()), ..logits_signature(&[], 77) };
     let texts = TextPolicies { on_overflow: OverflowPolicy::Truncate, markup: MarkupPolicy::Reject };
     Pipeline::from_manifest(&mut manifest, &signature, texts).unwrap()
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use predictd_drift::counts::to_f64;
 use predictd_engine::backend::{Backend, Session};
 use predictd_engine::cost_model::CostModel;
 use predictd_engine::{loader::CHECK_RUN_TIMEOUT, model_source::ModelSource};
 use predictd_stats::split_mix64::SplitMix64;
+use predictd_stats::to_f64;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;

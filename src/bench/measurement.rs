@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use predictd_drift::counts::to_f64;
+use predictd_stats::to_f64;
 use serde::Serialize;
 
 /// What was counted in some stretch of time.

@@ -1,6 +1,6 @@
 //! How another version answers the same texts.
 
-use predictd_drift::counts::to_f64;
+use predictd_stats::to_f64;
 use serde::Serialize;
 
 use super::accuracy::{AccuracyReport, mean, share};

@@ -1,6 +1,6 @@
 //! Whether a model is less often right than it was when it was tried.
 
-use super::counts::to_f64;
+use predictd_stats::to_f64;
 
 /// Answers with a known true label that are looked at, the last ones.
 pub const ACCURACY_WINDOW_ANSWERS: u32 = 1_000;

@@ -126,13 +126,6 @@ pub(crate) fn sum_counts(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }
 
-/// A count as a number to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and counts stay below")]
-#[must_use]
-pub fn to_f64(count: u64) -> f64 {
-    count as f64
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -15,7 +15,9 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-use super::counts::{TokenSums, sum_counts, to_f64};
+use predictd_stats::to_f64;
+
+use super::counts::{TokenSums, sum_counts};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
 pub(crate) const DRIFT_THRESHOLD: f64 = 0.2;

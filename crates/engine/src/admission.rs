@@ -129,7 +129,7 @@ impl Engine {
             self.metrics.http.record_refusal(RefusalReason::Deadline);
         }
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            model.runner.metrics.record_text_error(error.kind());
+            model.runner.metrics.record_item_error(error.kind());
         }
         Ok(answers)
     }

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use predictd_drift::profile::ProfileAccuracy;
-use predictd_drift::{
-    DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings, to_f64,
-};
+use predictd_drift::{DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings};
 use predictd_metrics::SignalGauges;
 use predictd_metrics::version_metrics::VersionMetrics;
 use predictd_platform::clock;
+use predictd_stats::to_f64;
 use predictd_text::heads::{Head, HeadOutcome, HeadOutput};
 use predictd_text::manifest::ManifestError;
 use predictd_text::pipeline::Pipeline;
@@ -29,11 +28,11 @@ pub struct DriftMonitor {
     pub profile: ProfileMetadata,
     name_and_version: [String; 2],
     started_at: (Instant, SystemTime),
-    state: Mutex<MonitorState>,
+    state: Mutex<DriftMonitorState>,
     metrics: VersionMetrics,
 }
 
-struct MonitorState {
+struct DriftMonitorState {
     drift: DriftDetector,
     /// When each signal came to its level; none if it was quiet from the start.
     level_since: [Option<SystemTime>; 4],
@@ -88,7 +87,7 @@ impl DriftMonitor {
             profile: ProfileMetadata { model: profile_model, model_version, made, texts, accuracy },
             name_and_version: [model.clone(), version.clone()],
             started_at: (Instant::now(), clock::now()),
-            state: Mutex::new(MonitorState { drift, level_since: [None; 4] }),
+            state: Mutex::new(DriftMonitorState { drift, level_since: [None; 4] }),
             metrics: metrics.clone(),
         }
     }
@@ -164,7 +163,7 @@ impl DriftMonitor {
     /// How it stands.
     #[must_use]
     pub fn report(&self) -> DriftStatus {
-        let MonitorState { drift, level_since } = &*self.state.lock();
+        let DriftMonitorState { drift, level_since } = &*self.state.lock();
         let at = |since: Duration| self.started_at.1 + since;
         DriftStatus {
             settings: drift.settings,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use predictd_drift::to_f64;
+use predictd_stats::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::cost_model::{CostModel, CostRegression, CostSample};

@@ -131,17 +131,17 @@ pub async fn metrics(
     let TelemetryState { metrics, spans, .. } = &*telemetry;
     let (bytes, entries) = inference.engine.cache.as_ref().map_or((0, 0), |cache| cache.size());
     metrics.set_cache_size(bytes, entries);
-    metrics.set_lost_lines(predictd_telemetry::lost_lines());
+    metrics.set_dropped_log_lines(predictd_telemetry::dropped_lines());
     for (state, spans) in spans.iter().flat_map(SpanTracer::counts) {
         metrics.set_spans(state, spans);
     }
     metrics.set_ready(models.is_ready());
     if let Some(services) = models.registry_runtime.as_ref().map(RegistryRuntime::services) {
         let registry = &services.context;
-        metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
+        metrics.set_storage_fault(registry.storage_fault().map(StorageFault::name));
         metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
         metrics.set_unserved_models(registry.unserved_model_count());
-        metrics.set_feedback_waiting(services.feedback.spooled_bytes());
+        metrics.set_spool_bytes(services.feedback.spooled_bytes());
     }
     let text = metrics
         .render(&models.registry.snapshot().version_gauges())

@@ -14,7 +14,9 @@ use prometheus::{Error, Gauge, GaugeVec, Histogram, Registry, Result, histogram_
 use rustix::fs::statvfs;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use super::metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use super::metric_factory::MetricFactory;
 
 /// A shorter time says nothing about how busy the cores are.
 const CPU_INTERVAL: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;

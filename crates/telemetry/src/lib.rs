@@ -96,7 +96,7 @@ fn unlocked_stderr() -> Box<dyn Write + Send> {
 
 struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
-    lost_line_counters: Vec<ErrorCounter>,
+    dropped_line_counters: Vec<ErrorCounter>,
 }
 
 /// Lines that could not be written.
@@ -120,7 +120,7 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
     };
     let (writer, guard) = start_writer(unlocked_stderr(), escape);
     let mut guards = vec![guard];
-    let mut lost_line_counters = vec![writer.error_counter()];
+    let mut dropped_line_counters = vec![writer.error_counter()];
     let to_stderr = fmt::layer().with_writer(writer);
     let to_stderr: Box<dyn Layer<_> + Send + Sync> = if as_json {
         to_stderr.json().flatten_event(true).boxed()
@@ -134,13 +134,13 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
                 open_log_file(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
             let (writer, guard) = start_writer(Box::new(opened), lines.escape.json);
             guards.push(guard);
-            lost_line_counters.push(writer.error_counter());
+            dropped_line_counters.push(writer.error_counter());
             Some(fmt::layer().json().flatten_event(true).with_writer(writer))
         }
     };
     // Only the first subscriber of a process can be set: tests start several servers.
     if registry().with(filter_layer).with(to_stderr).with(to_file).try_init().is_ok() {
-        LOG_CONTROL.set(LogControl { filter, lost_line_counters }).ok();
+        LOG_CONTROL.set(LogControl { filter, dropped_line_counters }).ok();
     }
     // The default hook prints a panic's message, which may quote a request's text.
     std::panic::set_hook(Box::new(|panic| {
@@ -238,9 +238,9 @@ pub fn set_filter(filter: &str, last_word: impl FnOnce()) -> Result<(), String> 
 
 /// Lines that were lost because a writer was too slow, or its disk full.
 #[must_use]
-pub fn lost_lines() -> u64 {
+pub fn dropped_lines() -> u64 {
     let dropped: u64 = LOG_CONTROL
         .get()
-        .map_or(0, |control| control.lost_line_counters.iter().map(|lost| lost.dropped_lines() as u64).sum());
+        .map_or(0, |control| control.dropped_line_counters.iter().map(|lost| lost.dropped_lines() as u64).sum());
     dropped + UNWRITTEN_LINES.load(Ordering::Relaxed)
 }

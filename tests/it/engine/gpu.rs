@@ -11,7 +11,7 @@ use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::engine::placement_result::Placement;
 use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{Signature, TokenRole};
 use predictd::text::tensors::Shape;
 use serde_json::json;
 
@@ -19,6 +19,7 @@ use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
 use crate::support::model_builder::onnx_graph::ElementType;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
+use crate::support::signatures::logits_signature;
 use crate::support::test_server::{TestServer, cheap_models};
 
 mod gpu_scheduling;
@@ -223,23 +224,8 @@ impl Session for FakeGpuBackend {
 }
 
 fn fake_gpu_backend(gpus: FakeGpus) -> FakeGpuBackend {
-    let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
-    let signature = Signature {
-        input: GraphInput::Tokens(vec![
-            input("input_ids", TokenRole::InputIds),
-            input("attention_mask", TokenRole::AttentionMask),
-        ]),
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        embedding_rows: None,
-        width: 2,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-    };
+    let inputs = [("input_ids", TokenRole::InputIds), ("attention_mask", TokenRole::AttentionMask)];
+    let signature = logits_signature(&inputs, 2);
     FakeGpuBackend { gpus: Arc::new(gpus), signature: Arc::new(signature), on_cpu: false, model: String::new() }
 }
 

@@ -24,7 +24,7 @@ use crate::support::waiting::{block_until as until_true, wait_until};
 #[expect(clippy::too_many_lines, reason = "one event after another")]
 fn metric_descriptions() -> String {
     let metrics = Metrics::new().unwrap();
-    metrics.set_registry_unusable(None);
+    metrics.set_storage_fault(None);
     metrics.http.record_start("/predict");
     metrics.http.record_end("/predict", RequestOutcome::Success);
     metrics.http.record_response("/predict", "POST", "200", 0.1);
@@ -46,7 +46,7 @@ fn metric_descriptions() -> String {
     model.record_prediction(3);
     model.record_label(0, "a");
     model.record_confidence(0.5);
-    model.record_text_error("too-long");
+    model.record_item_error("too-long");
     model.record_drift_window();
     metrics.set_accuracies(&[sample_accuracy("1")]);
     metrics.experiments.record_request("e", "new", "answered");
@@ -123,7 +123,7 @@ fn metrics_removed_version_leaves_no_series() {
         let model = metrics.model("m", version);
         model.record_prediction(3);
         model.record_label(0, "a");
-        model.record_text_error("too-long");
+        model.record_item_error("too-long");
         model.record_drift_window();
     }
     metrics.set_accuracies(&[sample_accuracy("1"), sample_accuracy("2")]);

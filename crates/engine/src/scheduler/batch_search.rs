@@ -4,7 +4,7 @@
 //! is the stretch of the waiting texts in order of length, around the one that must run (the anchor), that does the
 //! most work per second: the cost of its texts alone over the cost of the run.
 
-use predictd_drift::to_f64;
+use predictd_stats::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::micros::Micros;
