@@ -18,6 +18,7 @@ use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::engine::cache_lookup::CacheMode;
 use predictd::engine::execution_group::{ExecutionGroup, GpuOptions};
 use predictd::engine::load_context::LoadContext;
+use predictd::engine::loaded_version::LoadedVersion;
 use predictd::engine::loader::{self, CHECK_RUN_TIMEOUT};
 use predictd::engine::model_source::ModelSource;
 use predictd::engine::placement_result::Placement;
@@ -131,6 +132,14 @@ fn copy_model_files() -> tempfile::TempDir {
     directory
 }
 
+async fn run_client(engine: Arc<Engine>, model: Arc<LoadedVersion>) {
+    loop {
+        let texts = vec![TEXT.to_owned().into(); TEXTS_PER_REQUEST];
+        let deadline = Instant::now() + Duration::from_secs(10);
+        engine.infer(&model, texts, deadline, CacheMode::default()).await.unwrap();
+    }
+}
+
 async fn measure(start: Duration, token: Duration) {
     let runtime = new_fake_gpu(start, token);
     let metrics = Arc::new(Metrics::new().unwrap());
@@ -143,18 +152,8 @@ async fn measure(start: Duration, token: Duration) {
     };
     let model = Arc::new(loader::load(&source, &load_context(runtime.clone(), Arc::clone(&metrics))).unwrap());
     let engine = Arc::new(Engine::new(100_000, Duration::from_secs(10), None, metrics));
-    let client = || {
-        let engine = Arc::clone(&engine);
-        let model = Arc::clone(&model);
-        tokio::spawn(async move {
-            loop {
-                let texts = vec![TEXT.to_owned().into(); TEXTS_PER_REQUEST];
-                let deadline = Instant::now() + Duration::from_secs(10);
-                engine.infer(&model, texts, deadline, CacheMode::default()).await.unwrap();
-            }
-        })
-    };
-    let clients: Vec<_> = (0..CLIENT_COUNT).map(|_| client()).collect();
+    let clients: Vec<_> =
+        (0..CLIENT_COUNT).map(|_| tokio::spawn(run_client(Arc::clone(&engine), Arc::clone(&model)))).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = *runtime.totals.lock();
     let begun = Instant::now();

@@ -41,10 +41,9 @@ pub(crate) fn run(arguments: &[String]) {
         .lines()
         .map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            let text = |field: &str| line[field].as_str().unwrap().to_owned();
             LoadRequest {
-                path: text("path"),
-                body: text("body"),
+                path: line["path"].as_str().unwrap().to_owned(),
+                body: line["body"].as_str().unwrap().to_owned(),
                 texts: usize::try_from(line["texts"].as_u64().unwrap()).unwrap(),
             }
         })
@@ -70,7 +69,8 @@ pub(crate) fn run(arguments: &[String]) {
     let cpu = cpu_time_of("self").saturating_sub(cpu);
     let LoadResult { latencies, texts, failures, abandoned: left } = all.into_inner().unwrap();
     let latencies: Latencies = latencies.into_iter().collect();
-    let at = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
+    let [p50_ms, p90_ms, p99_ms, max_ms] =
+        [50, 90, 99, 100].map(|percent| latencies.percentile(percent).as_secs_f64() * 1e3);
     let statuses: BTreeSet<u16> = failures.iter().copied().collect();
     println!(
         "{}",
@@ -80,10 +80,10 @@ pub(crate) fn run(arguments: &[String]) {
             "texts": texts,
             "requests_per_s": latencies.count() as f64 / took,
             "texts_per_s": texts as f64 / took,
-            "p50_ms": at(50),
-            "p90_ms": at(90),
-            "p99_ms": at(99),
-            "max_ms": at(100),
+            "p50_ms": p50_ms,
+            "p90_ms": p90_ms,
+            "p99_ms": p99_ms,
+            "max_ms": max_ms,
             "failures": failures.len(),
             "failure_statuses": statuses,
             "left": left,

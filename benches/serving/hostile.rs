@@ -62,12 +62,12 @@ impl HostileResult {
 fn nth_attack(n: usize) -> (&'static str, Attack) {
     let mut random = SplitMix64(n as u64);
     let mut pick = random.next_index(ATTACK_KINDS.iter().map(|(_, weight, _)| weight).sum());
-    let mut of_weight = |weight: usize| {
-        let found = pick < weight;
-        pick = pick.saturating_sub(weight);
+    let has_pick = |(_, weight, _): &&(_, usize, _)| {
+        let found = pick < *weight;
+        pick = pick.saturating_sub(*weight);
         found
     };
-    let (name, _, make) = ATTACK_KINDS.iter().find(|(_, weight, _)| of_weight(*weight)).unwrap();
+    let (name, _, make) = ATTACK_KINDS.iter().find(has_pick).unwrap();
     (name, make(&mut random))
 }
 
@@ -196,8 +196,9 @@ fn measure_growth(server: &ServerProcess, repeats: usize) -> HostileResult {
 
 /// Sends and prints.
 pub(crate) fn run(arguments: &[String]) {
-    let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse().unwrap());
-    let requests = argument(0, DEFAULT_REQUESTS);
+    let mut numbers = arguments.iter().map(|argument| argument.parse().unwrap());
+    let requests = numbers.next().unwrap_or(DEFAULT_REQUESTS);
+    let repeats = numbers.next().unwrap_or(DEFAULT_REPEATS).max(1);
     let mut server = ServerProcess::start(&[]);
     let start = Instant::now();
     let memory = server.resident_mib();
@@ -213,7 +214,7 @@ pub(crate) fn run(arguments: &[String]) {
     for (kind, statuses) in &seen.statuses {
         println!("  {kind}: {statuses:?}");
     }
-    seen.merge(measure_growth(&server, argument(1, DEFAULT_REPEATS).max(1)));
+    seen.merge(measure_growth(&server, repeats));
 
     let errors: usize = seen.statuses.values().flat_map(|by| by.range(500..)).map(|(_, count)| count).sum();
     println!("the process that was started {}", if server.is_alive() { "still runs" } else { "has ended" });

@@ -41,21 +41,24 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn measure_metrics() {
     let metrics = Metrics::new().unwrap();
     let model = metrics.model(MODEL, "1");
-    let each = |threads: usize, request: fn(&Metrics, &VersionMetrics)| {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| (0..METRIC_REPEATS).for_each(|_| request(&metrics, &model)));
-            }
-        });
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(METRIC_REPEATS)
-    };
     for (kind, request) in [("run", record_run_request as fn(&_, &_)), ("cached", record_cached_request)] {
-        let [one, two] = [1, 2].map(|threads| median((0..ROUNDS).map(|_| each(threads, request)).collect()));
+        let [one, two] = [1, 2].map(|threads| {
+            median((0..ROUNDS).map(|_| micros_per_request(threads, || request(&metrics, &model))).collect())
+        });
         println!(
             "metrics of a request whose text was {kind}: {one:.2} \u{b5}s; on two threads at a time {two:.2} \u{b5}s"
         );
     }
+}
+
+fn micros_per_request(threads: usize, request: impl Fn() + Sync) -> f64 {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..METRIC_REPEATS).for_each(|_| request()));
+        }
+    });
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(METRIC_REPEATS)
 }
 
 /// The events of a request whose answer was there.

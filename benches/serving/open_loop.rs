@@ -183,17 +183,19 @@ pub(crate) fn send_load(load: &LoadSpec) -> LoadOutcome {
 
 /// Starts a server, unless there is one, and prints what a load on it gives.
 pub(crate) fn run(arguments: &[String]) {
-    let argument = |i: usize, default: &'static str| arguments.get(i).map_or(default, String::as_str);
-    let model = argument(2, "banking77-minilm");
+    let mut arguments = arguments.iter().map(String::as_str);
+    let rate = arguments.next().unwrap_or("100").parse().unwrap();
+    let duration = Duration::from_secs_f64(arguments.next().unwrap_or("10").parse().unwrap());
+    let model = arguments.next().unwrap_or("banking77-minilm");
     let mut server = None;
-    let address = match argument(3, "") {
+    let address = match arguments.next().unwrap_or_default() {
         "" => server.insert(ServerProcess::start(&[])).address.clone(),
         url => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
     };
     let outcome = send_load(&LoadSpec {
         address,
-        rate: argument(0, "100").parse().unwrap(),
-        duration: Duration::from_secs_f64(argument(1, "10").parse().unwrap()),
+        rate,
+        duration,
         requests: PreparedRequest::for_golden_texts(model, None).into(),
         max_connections: 512,
         connection_timeout: Duration::from_secs(10),

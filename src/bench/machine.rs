@@ -120,28 +120,29 @@ mod tests {
         assert!(Cores::detect().usable >= 1);
     }
 
+    fn file_reader(files: &'static [(&str, &str)]) -> impl Fn(&Path) -> Option<String> {
+        move |path: &Path| {
+            let path = path.to_str()?.strip_prefix(CGROUP_ROOT)?;
+            files.iter().find(|(name, _)| *name == path).map(|(_, content)| (*content).to_owned())
+        }
+    }
+
     #[test]
     fn cgroup_quota_nested_groups_least_wins() {
-        let files = |known: &'static [(&str, &str)]| {
-            move |path: &Path| {
-                let path = path.to_str()?.strip_prefix(CGROUP_ROOT)?;
-                known.iter().find(|(name, _)| *name == path).map(|(_, content)| (*content).to_owned())
-            }
-        };
         let second =
             [("/a/b/cpu.max", "400000 100000\n"), ("/a/cpu.max", "150000 100000\n"), ("/cpu.max", "max 100000")];
         let second: &'static [_] = Box::leak(Box::new(second));
-        assert_eq!(cgroup_cpu_quota("0::/a/b\n", files(second)), Some(1.5));
-        assert_eq!(cgroup_cpu_quota("0::/\n", files(second)), None);
-        assert_eq!(cgroup_cpu_quota("0::/elsewhere\n", files(second)), None);
+        assert_eq!(cgroup_cpu_quota("0::/a/b\n", file_reader(second)), Some(1.5));
+        assert_eq!(cgroup_cpu_quota("0::/\n", file_reader(second)), None);
+        assert_eq!(cgroup_cpu_quota("0::/elsewhere\n", file_reader(second)), None);
         let first: &'static [_] = &[
             ("/cpu,cpuacct/x/cpu.cfs_quota_us", "50000\n"),
             ("/cpu,cpuacct/x/cpu.cfs_period_us", "100000\n"),
             ("/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
             ("/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
         ];
-        assert_eq!(cgroup_cpu_quota("7:memory:/x\n4:cpu,cpuacct:/x\n", files(first)), Some(0.5));
-        assert_eq!(cgroup_cpu_quota("nonsense\n\n1:2", files(first)), None);
+        assert_eq!(cgroup_cpu_quota("7:memory:/x\n4:cpu,cpuacct:/x\n", file_reader(first)), Some(0.5));
+        assert_eq!(cgroup_cpu_quota("nonsense\n\n1:2", file_reader(first)), None);
     }
 
     #[test]

@@ -138,14 +138,15 @@ mod tests {
         );
     }
 
+    fn token_caps(configured: usize) -> Vec<usize> {
+        let setup = Setup { workers: 2, intra_op_threads: 1, max_batch_tokens: configured };
+        token_cap_setups(setup, false).iter().map(|setup| setup.max_batch_tokens).collect::<Vec<_>>()
+    }
+
     #[test]
     fn token_cap_setups_configured_cap_comes_first() {
-        let of = |set| {
-            let setup = Setup { workers: 2, intra_op_threads: 1, max_batch_tokens: set };
-            token_cap_setups(setup, false).iter().map(|setup| setup.max_batch_tokens).collect::<Vec<_>>()
-        };
-        assert_eq!(of(256), [256, 128, 512, 64, 1_024]);
-        assert_eq!(of(300), [300, 256, 128, 512, 64, 1_024]);
+        assert_eq!(token_caps(256), [256, 128, 512, 64, 1_024]);
+        assert_eq!(token_caps(300), [300, 256, 128, 512, 64, 1_024]);
     }
 
     #[test]

@@ -181,32 +181,34 @@ fn log_normal_length(deviations: f64) -> usize {
 mod tests {
     use super::*;
 
+    fn assert_percentile(tokens: &[usize], percent: usize, expected: usize) {
+        let found = percentile(tokens, percent).unwrap();
+        assert!(found.abs_diff(expected) <= expected / 20 + 1, "p{percent} is {found}, not {expected}");
+    }
+
     #[test]
     fn log_normal_length_drawn_has_given_quantiles() {
         let mut random = SplitMix64(0);
         let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(random.next_normal())).collect();
         tokens.sort_unstable();
-        let near = |percent, expected: usize| {
-            let found = percentile(&tokens, percent).unwrap();
-            assert!(found.abs_diff(expected) <= expected / 20 + 1, "p{percent} is {found}, not {expected}");
-        };
-        near(50, 22);
-        near(90, 64);
+        assert_percentile(&tokens, 50, 22);
+        assert_percentile(&tokens, 90, 64);
+    }
+
+    fn read_content(path: &Path, content: &[u8]) -> Result<Vec<(usize, String)>, String> {
+        std::fs::write(path, content).unwrap();
+        read_lines(path, MAX_TEXTS)
     }
 
     #[test]
     fn read_lines_blank_or_bad_are_skipped_or_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("texts");
-        let reads = |content: &[u8]| {
-            std::fs::write(&path, content).unwrap();
-            read_lines(&path, MAX_TEXTS)
-        };
-        let texts = reads("one \n\n \ttwo\r\nümlaut".as_bytes()).unwrap();
+        let texts = read_content(&path, "one \n\n \ttwo\r\nümlaut".as_bytes()).unwrap();
         assert_eq!(texts, [(1, "one ".to_owned()), (3, " \ttwo".to_owned()), (4, "ümlaut".to_owned())]);
-        assert!(reads(b" \n\n").unwrap_err().contains("no text"));
-        assert!(reads(b"a\xff").unwrap_err().contains("UTF-8"));
-        assert!(reads("a\n".repeat(MAX_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
+        assert!(read_content(&path, b" \n\n").unwrap_err().contains("no text"));
+        assert!(read_content(&path, b"a\xff").unwrap_err().contains("UTF-8"));
+        assert!(read_content(&path, "a\n".repeat(MAX_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
         assert!(read_lines(directory.path(), MAX_TEXTS).is_err());
     }
 }

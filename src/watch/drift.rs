@@ -218,15 +218,18 @@ mod tests {
         serde_json::from_value(json!({ "versions": versions })).unwrap()
     }
 
-    /// `+` before what begins, `-` before what is over, `x` before what is gone.
-    fn fmt_changes(news: &[(Finding, FindingChange)]) -> String {
-        let sign = |change| match change {
+    fn change_sign(change: FindingChange) -> char {
+        match change {
             FindingChange::Started => '+',
             FindingChange::Ended => '-',
             FindingChange::Removed => 'x',
-        };
+        }
+    }
+
+    /// `+` before what begins, `-` before what is over, `x` before what is gone.
+    fn fmt_changes(news: &[(Finding, FindingChange)]) -> String {
         news.iter()
-            .map(|(finding, change)| format!("{}{}", sign(*change), finding.key()))
+            .map(|(finding, change)| format!("{}{}", change_sign(*change), finding.key()))
             .collect::<Vec<_>>()
             .join(", ")
     }
@@ -235,13 +238,13 @@ mod tests {
     fn changes_by_poll(looks: &[Vec<Value>]) -> Vec<String> {
         let mut texts = ActiveFindings::new();
         let mut accuracies = ActiveFindings::new();
-        let mut one = |versions: &Vec<Value>| {
-            let said = response(versions);
-            let mut news = drift_changes(&said, &mut texts);
-            news.extend(accuracy_changes(&[&said], &mut accuracies));
-            fmt_changes(&news)
-        };
-        looks.iter().map(&mut one).collect()
+        let changes = looks.iter().map(|versions| {
+            let report = response(versions);
+            let mut changes = drift_changes(&report, &mut texts);
+            changes.extend(accuracy_changes(&[&report], &mut accuracies));
+            fmt_changes(&changes)
+        });
+        changes.collect()
     }
 
     #[test]
@@ -256,16 +259,19 @@ mod tests {
         assert_eq!(found, ["", "+m/1 labels", "+m/1 accuracy", "-m/1 labels", "-m/1 accuracy"]);
     }
 
+    fn version_1(level: &str, window: Option<u64>, dropped: Option<bool>) -> Value {
+        version("1", "ready", level, window, dropped)
+    }
+
     #[test]
     fn drift_changes_version_absent_twice_is_removed() {
-        let one = |level, window, dropped| version("1", "ready", level, window, dropped);
         let other = version("10", "ready", "drifting", Some(1), None);
         let found = changes_by_poll(&[
-            vec![one("drifting", Some(1), Some(true))],
+            vec![version_1("drifting", Some(1), Some(true))],
             vec![version("1", "loading", "quiet", None, None)],
-            vec![one("quiet", None, None)],
+            vec![version_1("quiet", None, None)],
             vec![],
-            vec![one("drifting", Some(1), None)],
+            vec![version_1("drifting", Some(1), None)],
             vec![other.clone()],
             vec![other],
             vec![],
@@ -274,43 +280,49 @@ mod tests {
         assert_eq!(found, ["+m/1 labels, +m/1 accuracy", "", "", "", "", "+m/10 labels", gone, ""]);
     }
 
+    fn drifting_version() -> Vec<Value> {
+        vec![version("1", "ready", "drifting", Some(1), Some(true))]
+    }
+
     #[test]
     fn drift_changes_signal_uncounted_ends() {
-        let drifting = || vec![version("1", "ready", "drifting", Some(1), Some(true))];
         let mut without = version("1", "ready", "quiet", None, None);
         without["drift"] = Value::Null;
         without["accuracy"]["expected"] = Value::Null;
         let mut uncounted = version("1", "ready", "quiet", None, None);
         uncounted["drift"]["signals"][0]["needed"] = Value::Null;
-        let found = changes_by_poll(&[drifting(), vec![without], drifting(), vec![uncounted]]);
+        let found = changes_by_poll(&[drifting_version(), vec![without], drifting_version(), vec![uncounted]]);
         let begins = "+m/1 labels, +m/1 accuracy";
         let over = "-m/1 labels, -m/1 accuracy";
         assert_eq!(found, [begins, over, begins, "-m/1 labels"]);
     }
 
+    /// What replicas change that have no version, or version 1 with this drop of accuracy.
+    fn replica_changes(dropped: &[Option<Option<bool>>], active: &mut ActiveFindings) -> String {
+        let versions =
+            dropped.iter().map(|dropped| dropped.map(|dropped| version("1", "ready", "quiet", None, dropped)));
+        let reports: Vec<DriftReportView> =
+            versions.map(|versions| response(&versions.into_iter().collect::<Vec<_>>())).collect();
+        fmt_changes(&accuracy_changes(&reports.iter().collect::<Vec<_>>(), active))
+    }
+
     #[test]
     fn accuracy_changes_many_replicas_report_once() {
-        let mut known = ActiveFindings::new();
-        let mut look = |dropped: &[Option<Option<bool>>]| {
-            let one = |dropped: &Option<Option<bool>>| {
-                response(
-                    &dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>(),
-                )
-            };
-            let said: Vec<DriftReportView> = dropped.iter().map(one).collect();
-            fmt_changes(&accuracy_changes(&said.iter().collect::<Vec<_>>(), &mut known))
-        };
+        let mut active = ActiveFindings::new();
         let yes = Some(Some(true));
         let no = Some(Some(false));
         let unknown = Some(None);
         let absent = None;
-        assert_eq!(look(&[no, yes]), "+m/1 accuracy");
+        assert_eq!(replica_changes(&[no, yes], &mut active), "+m/1 accuracy");
         for dropped in [[yes, yes], [yes, no], [unknown, unknown], [absent, unknown], [absent, unknown]] {
-            assert_eq!(look(&dropped), "", "{dropped:?}");
+            assert_eq!(replica_changes(&dropped, &mut active), "", "{dropped:?}");
         }
-        assert_eq!(look(&[no, unknown]), "-m/1 accuracy");
-        assert_eq!((look(&[yes, absent]), look(&[absent, absent])), ("+m/1 accuracy".to_owned(), String::new()));
-        assert_eq!(look(&[absent, absent]), "xm/1 accuracy");
+        assert_eq!(replica_changes(&[no, unknown], &mut active), "-m/1 accuracy");
+        assert_eq!(
+            (replica_changes(&[yes, absent], &mut active), replica_changes(&[absent, absent], &mut active)),
+            ("+m/1 accuracy".to_owned(), String::new())
+        );
+        assert_eq!(replica_changes(&[absent, absent], &mut active), "xm/1 accuracy");
     }
 
     #[test]

@@ -230,12 +230,15 @@ mod tests {
         assert!(labels.divergence.unwrap().value < 0.001);
     }
 
+    fn minute(window: u64) -> Duration {
+        MINUTE * u32::try_from(window).unwrap()
+    }
+
     #[test]
     fn detector_drift_raised_in_one_cleared_in_two_windows() {
         let mut drift = detector(200, None);
-        let at = |window: u64| MINUTE * u32::try_from(window).unwrap();
         for (window, of) in (1..).zip([2, 1_000, 1_000, 2, 2, 2]) {
-            assert_eq!(record_texts(&mut drift, 200, of, at(window)), [window]);
+            assert_eq!(record_texts(&mut drift, 200, of, minute(window)), [window]);
         }
         let told: Vec<_> = drift.stored_windows().map(|window| (window.levels[0], window.level_changed[0])).collect();
         let quiet = DriftLevel::Quiet;

@@ -180,6 +180,11 @@ mod tests {
         assert!(product.iter().all(|cell| (cell - 32.0).abs() < 1e-6));
     }
 
+    fn library_names(root: &Path) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        find_libraries(&library_dirs(root)).iter().map(name).collect()
+    }
+
     #[test]
     fn cuda_libraries_in_wheel_layout_are_found() {
         let root = tempfile::tempdir().unwrap();
@@ -189,12 +194,8 @@ mod tests {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();
             std::fs::write(root.path().join(folder).join(name), "no library").unwrap();
         }
-        let names = |root: &Path| -> Vec<String> {
-            let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-            find_libraries(&library_dirs(root)).iter().map(name).collect()
-        };
-        assert_eq!(names(root.path()), ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]);
-        assert_eq!(names(&root.path().join("nvidia")), ["libcublas.so.13", "libcudnn.so.9"]);
+        assert_eq!(library_names(root.path()), ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]);
+        assert_eq!(library_names(&root.path().join("nvidia")), ["libcublas.so.13", "libcudnn.so.9"]);
         // What is no library is told of in the log, and left.
         assert_eq!(preload_libraries(Some(root.path()), None), Ok(()));
     }

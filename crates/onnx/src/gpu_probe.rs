@@ -163,12 +163,14 @@ mod tests {
         assert_eq!(time_runs(&mut session, &batch).unwrap().0.values.dim(), (2, width));
     }
 
+    fn score_row(values: &[f32]) -> Scores {
+        Scores::from(ndarray::Array2::from_shape_vec((1, values.len()), values.to_vec()).unwrap())
+    }
+
     #[test]
     fn max_difference_of_nan_is_infinite() {
-        let scores =
-            |values: &[f32]| Scores::from(ndarray::Array2::from_shape_vec((1, values.len()), values.to_vec()).unwrap());
-        assert!((max_difference(&scores(&[1.0, 2.0]), &scores(&[1.5, 2.1])) - 0.5).abs() < 1e-6);
-        assert!(max_difference(&scores(&[1.0]), &scores(&[f32::NAN])).is_infinite());
-        assert!(max_difference(&scores(&[1.0]), &scores(&[1.0, 2.0])).is_infinite());
+        assert!((max_difference(&score_row(&[1.0, 2.0]), &score_row(&[1.5, 2.1])) - 0.5).abs() < 1e-6);
+        assert!(max_difference(&score_row(&[1.0]), &score_row(&[f32::NAN])).is_infinite());
+        assert!(max_difference(&score_row(&[1.0]), &score_row(&[1.0, 2.0])).is_infinite());
     }
 }

@@ -119,8 +119,16 @@ fn file_stamps(paths: &[PathBuf]) -> Vec<FileStamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn replace_file(path: &Path, content: &str) {
+        let new = path.with_extension("new");
+        fs::write(&new, content).unwrap();
+        fs::rename(&new, path).unwrap();
+    }
 
     #[test]
     fn file_watcher_invalid_change_keeps_old_value() {
@@ -133,17 +141,16 @@ mod tests {
         assert!(FileWatcher::open("number", vec![path.clone()], load.clone()).is_err());
         fs::write(&path, "1").unwrap();
         let watched = FileWatcher::open("number", vec![path.clone()], load).unwrap();
-        let replaced_by = |content: &str| {
-            let new = directory.path().join("new");
-            fs::write(&new, content).unwrap();
-            fs::rename(&new, &path).unwrap();
+        for (content, value) in [("2", 2), ("none", 2), ("3", 3)] {
+            replace_file(&path, content);
             watched.poll();
-            *watched.current()
-        };
-        assert_eq!([replaced_by("2"), replaced_by("none"), replaced_by("3")], [2, 2, 3]);
+            assert_eq!(*watched.current(), value);
+        }
         fs::remove_file(&path).unwrap();
         watched.poll();
         assert_eq!(*watched.current(), 3);
-        assert_eq!(replaced_by("4"), 4);
+        replace_file(&path, "4");
+        watched.poll();
+        assert_eq!(*watched.current(), 4);
     }
 }

@@ -117,12 +117,21 @@ fn overload_newest_single_first_oldest_every_fourth() {
     assert_eq!(dispatch_order(&mut line, BatchingStrategy::Single, &crowded), [[5], [4], [3], [0], [2], [1]]);
 }
 
+fn overloaded_context(now: Micros) -> SchedulingContext<'static> {
+    SchedulingContext { is_overloaded: true, ..scheduling_context(now) }
+}
+
 #[test]
 fn overload_item_past_half_time_goes_first() {
-    let crowded = |now| SchedulingContext { is_overloaded: true, ..scheduling_context(now) };
     let texts = [pending_item(16, 0, 100_000), pending_item(16, 0, 10_000_000), pending_item(16, 49_000, 100_000)];
-    assert_eq!(dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &crowded(49_999)), [[2], [1], [0]]);
-    assert_eq!(dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &crowded(50_000)), [[0], [2], [1]]);
+    assert_eq!(
+        dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &overloaded_context(49_999)),
+        [[2], [1], [0]]
+    );
+    assert_eq!(
+        dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &overloaded_context(50_000)),
+        [[0], [2], [1]]
+    );
 }
 
 #[test]
