@@ -112,7 +112,7 @@ fn abort_after_timeout() {
         .ok();
 }
 
-/// Installs the handlers of the signals of operators. Any runtime of the process tells of a signal: the one that they are
+/// Installs the handlers of the signals of operators. Any runtime of the process reports a signal: the one that they are
 /// installed in is not needed afterwards.
 fn install_file_signals() -> std::io::Result<FileSignals> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;

@@ -27,16 +27,8 @@ struct LoadResult {
     abandoned: usize,
 }
 
-/// Runs the load and prints what came of it.
-pub(crate) fn run(arguments: &[String]) {
-    let [address, file, clients, seconds, leave @ ..] = arguments else {
-        println!("closed_loop ADDRESS REQUESTS CLIENTS SECONDS [LEAVE]");
-        std::process::exit(2);
-    };
-    let clients: usize = clients.parse().unwrap();
-    let seconds: f64 = seconds.parse().unwrap();
-    let leave: usize = leave.first().map_or(0, |percent| percent.parse().unwrap());
-    let requests: Vec<LoadRequest> = std::fs::read_to_string(file)
+fn read_requests(file: &str) -> Vec<LoadRequest> {
+    std::fs::read_to_string(file)
         .unwrap()
         .lines()
         .map(|line| {
@@ -47,7 +39,19 @@ pub(crate) fn run(arguments: &[String]) {
                 texts: usize::try_from(line["texts"].as_u64().unwrap()).unwrap(),
             }
         })
-        .collect();
+        .collect()
+}
+
+/// Runs the load and prints what came of it.
+pub(crate) fn run(arguments: &[String]) {
+    let [address, file, clients, seconds, leave @ ..] = arguments else {
+        println!("closed_loop ADDRESS REQUESTS CLIENTS SECONDS [LEAVE]");
+        std::process::exit(2);
+    };
+    let clients: usize = clients.parse().unwrap();
+    let seconds: f64 = seconds.parse().unwrap();
+    let leave: usize = leave.first().map_or(0, |percent| percent.parse().unwrap());
+    let requests = read_requests(file);
     let next = AtomicUsize::new(0);
     let all = Mutex::new(LoadResult::default());
     let start = Instant::now();

@@ -25,7 +25,7 @@ enum ExpectedAnswer {
     Status(u16),
 }
 
-fn post_request(path: &str, body: serde_json::Value, expect: ExpectedAnswer) -> (String, String, ExpectedAnswer) {
+fn post_request(path: &str, body: &serde_json::Value, expect: ExpectedAnswer) -> (String, String, ExpectedAnswer) {
     (path.to_owned(), body.to_string(), expect)
 }
 
@@ -35,12 +35,12 @@ fn nth_request(n: usize, texts: &[(String, String)]) -> (String, String, Expecte
     match n % 20 {
         0..8 => post_request(
             "/predict",
-            serde_json::json!({ "text": text, "model": "banking77-tfidf" }),
+            &serde_json::json!({ "text": text, "model": "banking77-tfidf" }),
             ExpectedAnswer::Label(label.clone()),
         ),
         8..14 => post_request(
             "/predict",
-            serde_json::json!({ "text": text, "top_k": 3 }),
+            &serde_json::json!({ "text": text, "top_k": 3 }),
             ExpectedAnswer::Label(label.clone()),
         ),
         14 | 15 => {
@@ -49,19 +49,19 @@ fn nth_request(n: usize, texts: &[(String, String)]) -> (String, String, Expecte
             let texts: Vec<_> = batch.iter().map(|(text, _)| text).collect();
             post_request(
                 "/batch_predict",
-                serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }),
+                &serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }),
                 ExpectedAnswer::Labels(labels),
             )
         }
         16 => {
             // Of every length up to more than the model reads.
             let long = format!("{text} ").repeat(1 + n / 20 % 60);
-            post_request("/predict", serde_json::json!({ "text": long }), ExpectedAnswer::Status(200))
+            post_request("/predict", &serde_json::json!({ "text": long }), ExpectedAnswer::Status(200))
         }
-        17 => post_request("/predict", serde_json::json!({ "text": " " }), ExpectedAnswer::Status(422)),
+        17 => post_request("/predict", &serde_json::json!({ "text": " " }), ExpectedAnswer::Status(422)),
         18 => ("/predict".to_owned(), "{\"text\":".to_owned(), ExpectedAnswer::Status(400)),
         _ => {
-            post_request("/predict", serde_json::json!({ "text": text, "model": "none" }), ExpectedAnswer::Status(404))
+            post_request("/predict", &serde_json::json!({ "text": text, "model": "none" }), ExpectedAnswer::Status(404))
         }
     }
 }

@@ -79,8 +79,8 @@ impl EngineBaseline {
                 .iter_mut()
                 .map(|session| scope.spawn(|| run_session(session.as_mut(), plan, &next, start + time, stop)))
                 .collect();
-            let gone = |_| Err("a thread panicked".to_owned());
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(gone)).collect()
+            let panic_error = |_| Err("a thread panicked".to_owned());
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panic_error)).collect()
         });
         let cpu = process_cpu_time().saturating_sub(cpu);
         let mut texts_per_second = 0.0;
@@ -170,10 +170,10 @@ fn partition_lengths(lengths: &[usize], cost: &CostModel, most: PlanLimits) -> V
         least.push(best.unwrap_or((f64::INFINITY, 1)));
     }
     let mut runs = Vec::new();
-    let mut left = lengths.len();
-    while let Some(&(_, rows)) = least.get(left).filter(|&&(_, rows)| rows > 0) {
+    let mut remaining = lengths.len();
+    while let Some(&(_, rows)) = least.get(remaining).filter(|&&(_, rows)| rows > 0) {
         runs.push(rows);
-        left -= rows;
+        remaining -= rows;
     }
     runs.reverse();
     runs

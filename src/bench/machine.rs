@@ -16,7 +16,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 pub struct Cores {
     /// Cores that this process can use: what affinity and quota leave of them.
     pub usable: usize,
-    /// Cores of the machine, if it tells.
+    /// Cores of the machine, if they are known.
     pub machine: Option<usize>,
     /// Processor seconds a second that its control group allows, if it limits them.
     pub quota: Option<f64>,
@@ -76,7 +76,7 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
     quotas.into_iter().reduce(f64::min)
 }
 
-/// Processor time of everything on the machine so far, if it tells: time that a hypervisor took away counts as used.
+/// Processor time of everything on the machine so far, if it is known: time that a hypervisor took away counts as used.
 #[must_use]
 pub fn machine_cpu_time() -> Option<Duration> {
     parse_busy_time(&std::fs::read_to_string("/proc/stat").ok()?)

@@ -12,7 +12,7 @@ const TOKEN_CAPS: [usize; 5] = [256, 128, 512, 64, 1_024];
 const GPU_TOKEN_CAPS: [usize; 4] = [16_384, 4_096, 32_768, 1_024];
 /// Threads of one run that are tried: more never paid off where texts are short.
 const RUN_THREADS: [usize; 3] = [2, 4, 8];
-/// Less more texts a second than this is not told from chance within seconds: what was tried first stands.
+/// Less more texts a second than this is not distinguished from chance within seconds: what was tried first stands.
 const MIN_SPEEDUP_RATIO: f64 = 1.05;
 /// The same for p99, which hangs on few answers.
 const MAX_P99_RATIO: f64 = 0.9;

@@ -20,7 +20,7 @@ const MAX_FILE_BYTES: u64 = 32 << 20;
 const TOKEN_QUANTILES: (f64, f64) = (22.0, 64.0);
 /// What 90 % of a normal distribution lie below, in standard deviations.
 const P90_DEVIATIONS: f64 = 1.2816;
-/// How often the words of a text are counted anew to come nearer to its tokens.
+/// How often the number of words of a text is corrected by its number of tokens.
 const LENGTH_ITERATIONS: usize = 3;
 /// For a model that has no examples.
 pub(crate) const SAMPLE_SENTENCES: [&str; 6] = [
@@ -80,7 +80,7 @@ impl BenchTexts {
             }
             None => (SAMPLE_SENTENCES.to_vec(), "plain sentences"),
         };
-        // Words put together anew may be refused, where the sentences they are from are not.
+        // Recombined words may be refused where their sentences are not.
         let texts: Vec<_> = generate_texts(&examples, pipeline, GENERATED_TEXTS)
             .into_iter()
             .filter_map(|text| encode_text(text, pipeline, most_chars).ok())

@@ -44,7 +44,7 @@ impl DistributionCounts {
     /// Counts a text: its label by index, if it has one; the confidence, 0 to 1; its tokens, and how many of them the
     /// tokenizer does not know.
     ///
-    /// A confidence that is no number counts as 0: nobody should rely on that answer. A model that has none may always
+    /// A confidence that is no number counts as 0: such an answer is not reliable. A model that has none may always
     /// give that, and never drifts in it.
     pub fn record(&mut self, label: Option<usize>, confidence: f32, tokens: usize, unknown: usize) {
         self.texts = self.texts.saturating_add(1);
@@ -186,10 +186,10 @@ pub(crate) mod tests {
     fn distribution_counts_memory_constant() {
         let mut counts = DistributionCounts::new(77, false);
         let before = memory_bytes(&counts);
-        let place = counts.labels.as_ptr();
+        let labels_pointer = counts.labels.as_ptr();
         (0..10_000).for_each(|i| counts.record(Some(i), 0.3, i, i));
         counts.clear();
-        assert_eq!((memory_bytes(&counts), counts.labels.as_ptr()), (before, place));
+        assert_eq!((memory_bytes(&counts), counts.labels.as_ptr()), (before, labels_pointer));
         assert!(before < 1_100, "{before}");
         assert_eq!(counts.tokens, None);
         assert!(memory_bytes(&DistributionCounts::new(usize::MAX, false)) < 1_000_000);

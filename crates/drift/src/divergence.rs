@@ -243,9 +243,9 @@ mod tests {
 
     #[test]
     fn chi_square_quantile_table_values_match() {
-        for (degrees, wanted) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
+        for (degrees, expected) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
             let found = chi_square_quantile(degrees);
-            assert!((found / wanted - 1.0_f64).abs() < 1e-4, "{degrees}: {found} for {wanted}");
+            assert!((found / expected - 1.0_f64).abs() < 1e-4, "{degrees}: {found} for {expected}");
         }
         assert!(chi_square_quantile(0.0) == 0.0);
     }

@@ -12,7 +12,7 @@ use super::signal_state::{DriftLevel, DriftSignalState};
 /// Closed windows that are kept.
 pub const MAX_STORED_WINDOWS: usize = 24;
 
-/// Texts of a window, if nobody says otherwise.
+/// Texts of a window, without an option.
 pub const DEFAULT_WINDOW_TEXTS: u64 = 1_000;
 
 /// When a window closes.
@@ -240,11 +240,11 @@ mod tests {
         for (window, of) in (1..).zip([2, 1_000, 1_000, 2, 2, 2]) {
             assert_eq!(record_texts(&mut drift, 200, of, minute(window)), [window]);
         }
-        let told: Vec<_> = drift.stored_windows().map(|window| (window.levels[0], window.level_changed[0])).collect();
+        let levels: Vec<_> = drift.stored_windows().map(|window| (window.levels[0], window.level_changed[0])).collect();
         let quiet = DriftLevel::Quiet;
         let drifting = DriftLevel::Drifting;
-        let wanted = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
-        assert_eq!(told[..5], wanted);
+        let expected = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
+        assert_eq!(levels[..5], expected);
         assert_eq!(drift.signal_reports()[0].level, quiet);
         assert!(
             drift.stored_windows().all(|window| window.levels[1..] == [DriftLevel::Quiet; 3]),

@@ -210,13 +210,13 @@ pub fn has_unknown_token(pipeline: &Pipeline) -> bool {
     pipeline.tokenizer().is_some_and(|tokenizer| tokenizer.unknown_id.is_some())
 }
 
-/// What is counted of an answer: the place of its label, of several the surest, and how sure that is. Nothing of an
+/// What is counted of an answer: the index of its label, of several the surest, and how sure that is. Nothing of an
 /// answer that is no label of a text.
 #[must_use]
 pub fn observation(decision: &HeadOutput) -> Option<(Option<usize>, f32)> {
-    let probability = |place: usize| decision.probabilities.get(place).copied().unwrap_or_default();
+    let probability = |label_index: usize| decision.probabilities.get(label_index).copied().unwrap_or_default();
     match &decision.outcome {
-        HeadOutcome::Label(place) => Some((Some(*place), probability(*place))),
+        HeadOutcome::Label(label_index) => Some((Some(*label_index), probability(*label_index))),
         HeadOutcome::Labels(places) => {
             let surest = places.iter().copied().max_by(|a, b| probability(*a).total_cmp(&probability(*b)));
             Some((surest, surest.map_or(0.0, probability)))

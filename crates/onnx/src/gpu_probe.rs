@@ -157,8 +157,8 @@ mod tests {
         let products = ran.matrix_products.values().sum::<usize>();
         assert!(products >= 24, "{ran:?}");
         assert_eq!(ran.coverage_error("CPUExecutionProvider"), None);
-        let told = ran.coverage_error(CUDA_PROVIDER).unwrap();
-        assert_eq!(told, format!("{products} of its {products} matrix products ran on the cores"));
+        let error = ran.coverage_error(CUDA_PROVIDER).unwrap();
+        assert_eq!(error, format!("{products} of its {products} matrix products ran on the cores"));
         // It still runs once the record is closed: that is what is timed.
         assert_eq!(time_runs(&mut session, &batch).unwrap().0.values.dim(), (2, width));
     }

@@ -97,7 +97,7 @@ impl OnnxRuntime {
     /// The runtime of a server with these settings: on the device that they name.
     ///
     /// # Errors
-    /// As [`OnnxRuntime::load`]; or one sentence that tells why a GPU that is named cannot be used.
+    /// As [`OnnxRuntime::load`]; or one sentence that says why a named GPU cannot be used.
     pub fn from_settings(settings: &RuntimeSettings) -> Result<Self, String> {
         let runtime = Self::load(settings.library.as_deref())?;
         let mut runtime = runtime.with_threads(settings.threads_per_batch);
@@ -129,7 +129,7 @@ impl OnnxRuntime {
     /// Finds and loads the library, with telemetry and chatter off.
     ///
     /// # Errors
-    /// One sentence that names the library, what is wrong with it, and the cure.
+    /// One sentence that names the library, what is wrong with it, and the remedy.
     pub fn load(named: Option<&Path>) -> Result<Self, String> {
         let _one_at_a_time = START_LOCK.lock();
         if let Some((environment, watchdog)) = ENVIRONMENT.get() {

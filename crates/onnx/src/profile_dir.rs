@@ -67,37 +67,37 @@ mod tests {
     use super::*;
     use predictd_platform::clock;
 
-    fn entry_count(place: &Path) -> usize {
-        std::fs::read_dir(place).unwrap().count()
+    fn entry_count(directory: &Path) -> usize {
+        std::fs::read_dir(directory).unwrap().count()
     }
 
     #[test]
     fn profile_dir_made_in_first_possible_place_and_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let places = [PathBuf::from("/nowhere"), place.path().to_owned()];
+        let directory = tempfile::tempdir().unwrap();
+        let places = [PathBuf::from("/nowhere"), directory.path().to_owned()];
         let [first, second] = [(); 2].map(|()| ProfileDir::new(&places).unwrap());
         assert!(first.file_prefix().parent().unwrap().is_dir());
-        assert_eq!((first.0.parent(), entry_count(place.path())), (second.0.parent(), 2));
+        assert_eq!((first.0.parent(), entry_count(directory.path())), (second.0.parent(), 2));
         drop((first, second));
-        assert_eq!(entry_count(place.path()), 0);
+        assert_eq!(entry_count(directory.path()), 0);
     }
 
     #[test]
     fn profile_dir_missing_parent_is_reported() {
-        let told = ProfileDir::new(&[PathBuf::from("/nowhere")]).err().unwrap();
-        assert!(told.ends_with("entity not found"), "{told}");
+        let error = ProfileDir::new(&[PathBuf::from("/nowhere")]).err().unwrap();
+        assert!(error.ends_with("entity not found"), "{error}");
     }
 
     #[test]
     fn profile_dir_only_stale_dirs_are_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let places = [PathBuf::from("/nowhere"), place.path().to_owned()];
+        let directory = tempfile::tempdir().unwrap();
+        let places = [PathBuf::from("/nowhere"), directory.path().to_owned()];
         std::mem::forget(ProfileDir::new(&places).unwrap());
-        std::fs::create_dir(place.path().join("other")).unwrap();
-        std::fs::write(place.path().join(format!("{DIR_NAME_PREFIX}file")), "").unwrap();
+        std::fs::create_dir(directory.path().join("other")).unwrap();
+        std::fs::write(directory.path().join(format!("{DIR_NAME_PREFIX}file")), "").unwrap();
         remove_stale(&places, clock::now());
-        assert_eq!(entry_count(place.path()), 3, "it may be another process's");
+        assert_eq!(entry_count(directory.path()), 3, "it may be another process's");
         remove_stale(&places, clock::now() + STALE_AGE + Duration::from_mins(1));
-        assert_eq!(entry_count(place.path()), 2);
+        assert_eq!(entry_count(directory.path()), 2);
     }
 }

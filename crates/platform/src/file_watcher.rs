@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 /// How often the files are looked at. A look costs a few microseconds and works on any file system.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from another: device, inode, size, time of change.
+/// Identifies the content of a file: device, inode, size, time of change.
 type FileStamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// A value made from files, and made again when they change.

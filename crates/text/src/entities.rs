@@ -212,8 +212,8 @@ mod tests {
         ];
         let simple = extract_entities(text, &tokens, &labels(), Aggregation::Simple);
         assert!((simple[0].score - 0.8).abs() < 1e-6);
-        let wanted = [("PER", 0, 12, "Ada Lovelace"), ("PER", 13, 16, "Bob"), ("LOC", 20, 25, "Paris")];
-        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&wanted));
+        let entities = [("PER", 0, 12, "Ada Lovelace"), ("PER", 13, 16, "Bob"), ("LOC", 20, 25, "Paris")];
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&entities));
         let alone = [
             ("B-PER", 0, 3, "Ada"),
             ("I-PER", 4, 12, "Lovelace"),
@@ -246,8 +246,8 @@ mod tests {
         let (c, d) = char_range(text, "Zürich");
         let tokens = [token(a, b, false, 1, 0.9), token(b + 1, b + 5, false, 0, 0.9), token(c, d, false, 3, 0.9)];
         assert_eq!((a, b, c, d), (4, 7, 16, 22));
-        let wanted = [("PER", a, b, "𝒜𝒹𝒶"), ("LOC", c, d, "Zürich")];
-        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&wanted));
+        let entities = [("PER", a, b, "𝒜𝒹𝒶"), ("LOC", c, d, "Zürich")];
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&entities));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct TokenRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PaddingSide {
-    /// After the text: BERT and nearly everybody else.
+    /// After the text: BERT and nearly all other models.
     #[default]
     Right,
     /// Before the text: models that read their score from the last position.

@@ -97,9 +97,9 @@ fn bulk_request_does_not_starve_single_items() {
     texts.push(pending_item(16, 100_000, deadline));
     let mut line = pending_set(&texts);
     let turns = dispatch_order(&mut line, BatchingStrategy::Single, &scheduling_context(100_000));
-    let place = turns.iter().position(|ids| ids == &[1_000]).unwrap();
+    let position = turns.iter().position(|ids| ids == &[1_000]).unwrap();
     // The work of 1,000 texts is 2.6 s, spread over 5 s: by 126 ms the turns of 25 of them have come.
-    assert!((20..30).contains(&place), "{place}");
+    assert!((20..30).contains(&position), "{position}");
     assert_eq!(texts[999].soft_deadline, 5_000_000);
 }
 

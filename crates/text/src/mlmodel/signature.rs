@@ -1,4 +1,4 @@
-//! What whoever logged a model says that it takes and gives.
+//! The inputs and outputs of a model, as its MLmodel file declares them.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub struct SignatureField {
     pub required: bool,
 }
 
-/// What a model takes and gives, as whoever logged it says.
+/// The inputs and outputs of a model, as its MLmodel file declares them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MlflowSignature {
     /// What goes in; none if that is not said.
@@ -81,7 +81,7 @@ impl MlflowSignature {
                 return Err(format!("the signature has {columns} texts, where a model takes one or two"));
             }
         }
-        // Columns say what somebody else makes of the scores.
+        // Columns describe the output of a wrapper, not the scores.
         match &self.outputs {
             Some(logged) if logged.iter().all(|port| port.dims.is_some()) => {
                 check_tensors("output", logged, outputs, false)

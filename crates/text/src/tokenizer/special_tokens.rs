@@ -146,12 +146,12 @@ impl SpecialTokens {
         self.by_attribute.iter().map(|(_, token)| token).chain(&self.extra_tokens)
     }
 
-    /// The tokens to add, in their order. `known` are those that the tokenizer has.
-    pub(super) fn tokens_to_add(&self, mut known: HashSet<String>) -> Vec<AddedToken> {
+    /// The tokens to add, in their order. `added_tokens` are those that the tokenizer has.
+    pub(super) fn tokens_to_add(&self, mut added_tokens: HashSet<String>) -> Vec<AddedToken> {
         let mut tokens: Vec<SpecialToken> = self.by_id.values().cloned().map(SpecialToken::WithFlags).collect();
-        known.extend(self.by_id.values().map(|token| token.content.clone()));
+        added_tokens.extend(self.by_id.values().map(|token| token.content.clone()));
         for token in self.named_tokens() {
-            if !known.contains(token.content()) && !tokens.contains(token) {
+            if !added_tokens.contains(token.content()) && !tokens.contains(token) {
                 tokens.push(token.clone());
             }
         }

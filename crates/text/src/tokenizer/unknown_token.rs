@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(whole.encode_pair("a x", &second).unwrap().unknown_count, 2);
     }
 
-    fn bpe_model(unknown: Value) -> Value {
+    fn bpe_model(unknown: &Value) -> Value {
         json!({ "type": "BPE", "vocab": { "<unk>": 0, "a": 1 }, "merges": [], "unk_token": unknown })
     }
 
@@ -79,9 +79,9 @@ mod tests {
         for (model, has_unknown) in [
             (word_level_model(), true),
             (pieces, true),
-            (bpe_model(json!("<unk>")), true),
+            (bpe_model(&json!("<unk>")), true),
             (parts, true),
-            (bpe_model(Value::Null), false),
+            (bpe_model(&Value::Null), false),
         ] {
             let tokenizer = tokenizer(&model, OverflowPolicy::Truncate, "right");
             let unknown = tokenizer.encode("a x").unwrap().unknown_count;
