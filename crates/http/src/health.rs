@@ -114,7 +114,7 @@ pub async fn metrics(
 
 fn update_telemetry_metrics(telemetry: &TelemetryState) {
     let TelemetryState { metrics, spans, .. } = telemetry;
-    metrics.set_lost_lines(predictd_telemetry::lost_lines());
+    metrics.set_dropped_log_lines(predictd_telemetry::dropped_lines());
     for (state, spans) in spans.iter().flat_map(SpanTracer::counts) {
         metrics.set_spans(state, spans);
     }
@@ -122,8 +122,8 @@ fn update_telemetry_metrics(telemetry: &TelemetryState) {
 
 fn update_registry_metrics(metrics: &Metrics, services: &RegistryServices) {
     let registry = &services.context;
-    metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
+    metrics.set_storage_fault(registry.storage_fault().map(StorageFault::name));
     metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
     metrics.set_unserved_models(registry.unserved_model_count());
-    metrics.set_feedback_waiting(services.feedback.spooled_bytes());
+    metrics.set_spool_bytes(services.feedback.spooled_bytes());
 }

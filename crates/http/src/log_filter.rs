@@ -50,9 +50,9 @@ pub async fn update(
     let previous_filter = predictd_telemetry::current_filter();
     // Logged before the change: the new filter may suppress the line after it.
     let log_request =
-        || tracing::warn!(%caller, previous_filter, filter = request.filter, "log filter change requested");
+        || tracing::warn!(actor = %caller, previous_filter, filter = request.filter, "log filter change requested");
     predictd_telemetry::set_filter(&request.filter, log_request)
         .map_err(|error| ApiError::at_pointer("/filter", error))?;
-    tracing::warn!(%caller, previous_filter, filter = request.filter, "log filter changed");
+    tracing::warn!(actor = %caller, previous_filter, filter = request.filter, "log filter changed");
     Ok(Json(request))
 }

@@ -156,10 +156,10 @@ impl RequestTracker<'_> {
             texts,
             cached,
             tokens,
-            run_texts = timings.batch_size,
-            tokenise_ms = to_millis(timings.tokenize_time),
+            batch_size = timings.batch_size,
+            tokenize_ms = to_millis(timings.tokenize_time),
             queue_ms = to_millis(timings.queue_time),
-            run_ms = to_millis(timings.run_time),
+            inference_ms = to_millis(timings.run_time),
             "request completed"
         );
     }
@@ -168,10 +168,10 @@ impl RequestTracker<'_> {
 /// The value of `Server-Timing` (W3C): milliseconds by part, and in all so far.
 fn server_timing_value(summary: &RequestSummary, total: Duration) -> Option<HeaderValue> {
     let Timings { tokenize_time, queue_time, run_time, .. } = summary.timings;
-    let [tokenize, queue, run, total] =
+    let [tokenize, queue, inference, total] =
         [tokenize_time, queue_time, run_time, total].map(|time| time.as_secs_f64() * 1e3);
     let timing = format!(
-        "tokenise;dur={tokenize:.3}, queue;dur={queue:.3}, run;dur={run:.3}, total;dur={total:.3}, cached;desc=\"{} of {}\"",
+        "tokenize;dur={tokenize:.3}, queue;dur={queue:.3}, inference;dur={inference:.3}, total;dur={total:.3}, cached;desc=\"{} of {}\"",
         summary.cached, summary.texts
     );
     HeaderValue::try_from(timing).ok()

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn stall_detector_after_stall_request_is_backdated() {
-        let (standstill, start) = (StallDetector::default(), Instant::now());
+        let standstill = StallDetector::default();
+        let start = Instant::now();
         let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
         assert_eq!(standstill.estimate_sent_at(at(9_000)), at(9_000), "no heartbeat");
         for beat in [0, 100, 300, 700] {

@@ -70,9 +70,9 @@ pub fn record_response(
         span.set_attribute(name, i64::try_from(*count).unwrap_or(i64::MAX));
     }
     let Timings { arrived_at: Some(since), tokenize_time, queue_time, run_time, batch_size } = *timings else { return };
-    let run_texts = i64::try_from(batch_size).unwrap_or(i64::MAX);
-    span.record_child("tokenise", since, tokenize_time, None);
+    let batch_size = i64::try_from(batch_size).unwrap_or(i64::MAX);
+    span.record_child("tokenize", since, tokenize_time, None);
     span.record_child("queue", since + tokenize_time, queue_time, None);
-    let run_start = since + tokenize_time + queue_time;
-    span.record_child("run", run_start, run_time, Some(("predictd.run_texts", run_texts)));
+    let inference_start = since + tokenize_time + queue_time;
+    span.record_child("inference", inference_start, run_time, Some(("predictd.batch_size", batch_size)));
 }

@@ -25,7 +25,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn run_queue(service: Arc<InferenceService>) {
     let Some(mut receiver) = service.shadow_queue.receiver.lock().take() else { return };
     while let Some(item) = receiver.recv().await {
-        service.metrics.experiments.set_shadow_waiting(receiver.len());
+        service.metrics.experiments.set_shadow_queue_items(receiver.len());
         if wait_until_idle(&service.engine).await {
             run_and_compare(&service, item).await;
         } else {

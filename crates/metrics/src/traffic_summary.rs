@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
-use super::metric_factory::to_f64;
 use super::{Metrics, RequestOutcome};
+use predictd_stats::to_f64;
 
 /// Requests and predictions up to a moment.
 #[derive(Debug, Default)]

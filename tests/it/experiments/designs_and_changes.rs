@@ -121,17 +121,20 @@ fn experiment_weight_change_fails_no_request() {
     let scene = Scene::new();
     let daemon = scene.start_with(&["--log", "off,predictd=info,predictd_http=off"]);
     create_and_start(&daemon, "colours", &two_arm_design(1.0, 0.0));
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for client in 0..4 {
-            let (stop, asked, address) = (&stop, &asked, daemon.address);
+            let stop = &stop;
+            let asked = &asked;
+            let address = daemon.address;
             scope.spawn(move || {
                 let mut wire = RawClient::connect(address);
                 while !stop.load(Ordering::Relaxed) {
                     let number = asked.fetch_add(1, Ordering::Relaxed);
                     let answer = predict_as_user(&mut wire, &(number % 90).to_string(), &format!("{client} {number}"));
-                    let (arm, version) =
-                        (answer["experiment"]["arm"].as_str(), answer["model"]["version"].as_str().unwrap());
+                    let arm = answer["experiment"]["arm"].as_str();
+                    let version = answer["model"]["version"].as_str().unwrap();
                     // The version that is active, while it is paused.
                     assert!(matches!((arm, version), (Some("old"), "1") | (Some("new"), "2") | (None, _)), "{answer}");
                 }

@@ -34,7 +34,8 @@ fn shadow_is_compared_but_never_answers() {
     };
     block_until("all were shown", || seen(&fetch_results(&daemon, "colours", "")).iter().sum::<u64>() == 70);
     let found = fetch_results(&daemon, "colours", "");
-    let ([compared, _, failed], shadow) = (seen(&found), &found["shadows"][0]);
+    let [compared, _, failed] = seen(&found);
+    let shadow = &found["shadows"][0];
     assert!(compared >= 30 && failed == 0, "{found}");
     // It says `b` where `a` was answered.
     assert_eq!(shadow["agreement"], 0.0);

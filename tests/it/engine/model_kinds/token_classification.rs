@@ -86,7 +86,8 @@ async fn entities_of_long_text_truncated_or_windowed() {
         assert_eq!((found_entities(&answer), &answer["truncated"]), (whole.clone(), &json!(false)), "{side}");
     }
     let cut = ModelServer::new(&token_labelling_model().manifest_toml("max_tokens = 14")).await.predict(&text).await;
-    let (end, truncated) = (words[..12].join(" ").len() as u64, cut["truncated"].as_bool());
+    let end = words[..12].join(" ").len() as u64;
+    let truncated = cut["truncated"].as_bool();
     assert_eq!(truncated, Some(true));
     assert!(found_entities(&cut).iter().all(|(_, start, ..)| *start < end));
     assert_eq!(found_entities(&cut).first(), whole.first());
