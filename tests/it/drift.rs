@@ -59,7 +59,7 @@ pub fn predict_texts(daemon: &Daemon, texts: &[&str], count: usize) -> Vec<Value
     let answer =
         RawClient::connect(daemon.address).request(request("POST", "/batch_predict", "", &json!(texts).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["results"].as_array().unwrap().clone()
+    answer.json::<Value>()["results"].as_array().unwrap().clone()
 }
 
 /// Texts like those of the profile.
@@ -69,7 +69,7 @@ pub const PROFILE_TEXTS: [&str; 4] = ["60", "10 20", "70", "12 22"];
 pub fn drift_report(daemon: &Daemon) -> Value {
     let answer = RawClient::connect(daemon.admin).request(get("/admin/drift"));
     assert_eq!(answer.status, 200, "{answer:?}");
-    let versions = answer.json()["versions"].as_array().unwrap().clone();
+    let versions = answer.json::<Value>()["versions"].as_array().unwrap().clone();
     assert_eq!(versions.len(), 1, "{versions:?}");
     versions[0].clone()
 }

@@ -102,7 +102,7 @@ pub(crate) fn send_change(daemon: &Daemon, method: &str, name: &str, action: &st
 pub(crate) fn send_change_ok(daemon: &Daemon, method: &str, name: &str, action: &str, body: &Value) -> Value {
     let answer = send_change(daemon, method, name, action, body);
     assert_eq!(answer.status, 200, "{method} {name}{action}: {answer:?}");
-    answer.json()
+    answer.json::<Value>()
 }
 
 /// Makes an experiment and starts it.
@@ -120,13 +120,13 @@ pub(crate) fn predict_as_user(wire: &mut RawClient, text: &str, user: &str) -> V
         &json!({ "text": text, "model": MODEL, "user_id": user }).to_string(),
     ));
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()
+    answer.json::<Value>()
 }
 
 pub(crate) fn fetch_results(daemon: &Daemon, name: &str, query: &str) -> Value {
     let answer = RawClient::connect(daemon.admin).request(get(&format!("{}/results{query}", experiment_path(name))));
     assert_eq!(answer.status, 200, "{answer:?}: {}", daemon.log());
-    answer.json()
+    answer.json::<Value>()
 }
 
 /// An arm in results.
@@ -139,7 +139,7 @@ pub(crate) fn post_feedback(daemon: &Daemon, truths: &[Value]) {
     let answer =
         RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &json!(truths).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
-    for told in answer.json()["results"].as_array().unwrap() {
+    for told in answer.json::<Value>()["results"].as_array().unwrap() {
         assert_eq!(told["outcome"], "stored", "{told}");
     }
 }

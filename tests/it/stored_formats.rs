@@ -63,7 +63,7 @@ impl Scene {
         let body = json!({ "text": text, "user_id": "u" }).to_string();
         let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", &head, &body));
         assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()
+        answer.json::<Value>()
     }
 
     fn feedback(&self, daemon: &Daemon, prediction_id: &str) -> RawResponse {
@@ -77,7 +77,7 @@ impl Scene {
         let head = format!("Authorization: Bearer {}\r\n", self.key("admin"));
         let answer = RawClient::connect(daemon.admin).request(request("GET", path, &head, ""));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer.json()
+        answer.json::<Value>()
     }
 
     /// Runs a command of an operator.
@@ -176,7 +176,7 @@ fn assert_loaded(scene: &Scene) {
     // The stored key opens, the golden examples hold, and feedback goes on.
     let answer = scene.predict(&daemon, PREDICT_TEXTS[0]);
     assert_eq!(answer["prediction"], "a");
-    assert_eq!(scene.feedback(&daemon, answer["prediction_id"].as_str().unwrap()).json()["outcome"], "stored");
+    assert_eq!(scene.feedback(&daemon, answer["prediction_id"].as_str().unwrap()).json::<Value>()["outcome"], "stored");
     Scene::stop(daemon);
 }
 

@@ -1,5 +1,6 @@
 //! Servers, clients, models and files that several tests share.
 
+pub(crate) mod answers;
 pub(crate) mod assertions;
 pub(crate) mod cli_options;
 pub(crate) mod daemon;

@@ -33,7 +33,7 @@ async fn batch_unanswerable_text_gets_error_at_its_index() {
                 texts.insert(good / 2, fault);
                 let reply = server.post_json("/batch_predict", json!({ "texts": texts, "model": model })).await;
                 assert_eq!(reply.status, 200, "{fault:?}: {}", reply.body);
-                let results = reply.json()["results"].clone();
+                let results = reply.json::<Value>()["results"].clone();
                 for (index, item) in results.as_array().unwrap().iter().enumerate() {
                     assert_eq!(item["text_index"], index);
                     if index == good / 2 {
@@ -44,8 +44,8 @@ async fn batch_unanswerable_text_gets_error_at_its_index() {
                 }
             }
             let alone = server.post_json("/predict", json!({ "text": fault, "model": model })).await;
-            assert_eq!((alone.status, alone.problem().as_str()), (422, "invalid-request"), "{fault:?}");
-            assert_eq!(alone.json()["errors"], json!([{ "pointer": "/text", "detail": detail }]));
+            assert_eq!((alone.status, alone.problem_kind().as_str()), (422, "invalid-request"), "{fault:?}");
+            assert_eq!(alone.json::<Value>()["errors"], json!([{ "pointer": "/text", "detail": detail }]));
         }
     }
 }
@@ -57,7 +57,7 @@ async fn batch_every_item_error_is_reported() {
     // A bare list, and no good text at all.
     let reply = server.post_json("/batch_predict", json!(texts)).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
-    let results = reply.json()["results"].clone();
+    let results = reply.json::<Value>()["results"].clone();
     assert_eq!(results.as_array().unwrap().len(), UNANSWERABLE_TEXTS.len());
     for (index, (_, detail)) in UNANSWERABLE_TEXTS.iter().enumerate() {
         assert_item_error(&results[index], &format!("/{index}"), detail);

@@ -39,7 +39,7 @@ fn predict_for_receipt(daemon: &Daemon, text: &str) -> (String, String) {
         "",
         &json!({ "text": text }).to_string(),
     ));
-    let answer = answer.json();
+    let answer = answer.json::<Value>();
     (answer["prediction_id"].as_str().unwrap().to_owned(), answer["prediction"].as_str().unwrap().to_owned())
 }
 
@@ -50,12 +50,15 @@ fn post_feedback(daemon: &Daemon, body: &Value) -> RawResponse {
 fn feedback_outcome(daemon: &Daemon, body: &Value) -> String {
     let answer = post_feedback(daemon, body);
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["outcome"].as_str().unwrap().to_owned()
+    answer.json::<Value>()["outcome"].as_str().unwrap().to_owned()
 }
 
 /// All that was told, by the admin listener.
 fn list_feedback(daemon: &Daemon) -> Vec<Value> {
-    RawClient::connect(daemon.admin).request(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone()
+    RawClient::connect(daemon.admin).request(get("/admin/feedback")).json::<Value>()["feedback"]
+        .as_array()
+        .unwrap()
+        .clone()
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn feedback_list_each_item_has_its_outcome() {
     ]);
     let answer = post_feedback(&daemon, &list);
     assert_eq!(answer.status, 200, "{answer:?}");
-    let results = answer.json()["results"].as_array().unwrap().clone();
+    let results = answer.json::<Value>()["results"].as_array().unwrap().clone();
     let said: Vec<String> = results
         .iter()
         .map(|one| {
@@ -129,7 +132,8 @@ fn feedback_list_each_item_has_its_outcome() {
 
 /// What is kept of an answer to this request after that was told.
 fn stored_after_feedback(daemon: &Daemon, asked: &Value, actual: &Value) -> Value {
-    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &asked.to_string())).json();
+    let answer =
+        RawClient::connect(daemon.address).request(request("POST", "/predict", "", &asked.to_string())).json::<Value>();
     assert_eq!(
         feedback_outcome(daemon, &json!({ "prediction_id": answer["prediction_id"], "actual": actual })),
         "stored"
@@ -190,7 +194,7 @@ fn feedback_invalid_item_is_refused_with_pointer() {
         (json!("x"), 422, "invalid-request"),
     ] {
         let answer = post_feedback(&daemon, &body);
-        assert_eq!((answer.status, &*answer.problem()), (status, problem), "{body}");
+        assert_eq!((answer.status, &*answer.problem_kind()), (status, problem), "{body}");
         assert!(!answer.body.contains("nonsense"), "{answer:?}");
     }
     let many: Vec<Value> = (0..10_001).map(|_| json!({ "prediction_id": "x", "actual": "a" })).collect();
@@ -222,7 +226,7 @@ fn feedback_export_keeps_order_in_csv_and_json() {
             "",
             &json!(texts).to_string(),
         ));
-        let answers = answer.json()["results"].as_array().unwrap().clone();
+        let answers = answer.json::<Value>()["results"].as_array().unwrap().clone();
         let truth: Vec<Value> = answers
             .iter()
             .zip(&texts)
@@ -230,7 +234,7 @@ fn feedback_export_keeps_order_in_csv_and_json() {
             .collect();
         let answer = post_feedback(&daemon, &json!(truth));
         assert!(
-            answer.json()["results"].as_array().unwrap().iter().all(|one| one["outcome"] == "stored"),
+            answer.json::<Value>()["results"].as_array().unwrap().iter().all(|one| one["outcome"] == "stored"),
             "{answer:?}"
         );
         for (number, text) in texts.iter().enumerate() {
@@ -272,12 +276,12 @@ fn feedback_requires_feedback_scope() {
         RawClient::connect(address).request(request(method, path, headers, &body.to_string()))
     };
     let answer = ask(daemon.address, "POST", "/predict", &predict, &json!({ "text": "10" }));
-    let truth = json!({ "prediction_id": answer.json()["prediction_id"], "actual": "a" });
+    let truth = json!({ "prediction_id": answer.json::<Value>()["prediction_id"], "actual": "a" });
     assert_eq!(ask(daemon.address, "POST", "/feedback", "", &truth).status, 401);
     assert_eq!(ask(daemon.address, "POST", "/feedback", &predict, &truth).status, 403);
     assert_eq!(ask(daemon.address, "POST", "/feedback", &feedback, &truth).status, 200);
     let export =
         |headers: &str| RawClient::connect(daemon.admin).request(request("GET", "/admin/feedback", headers, ""));
     assert_eq!((export(&feedback).status, export(&admin).status), (403, 200));
-    assert_eq!(export(&admin).json()["feedback"][0]["who"], "key feedback");
+    assert_eq!(export(&admin).json::<Value>()["feedback"][0]["who"], "key feedback");
 }

@@ -11,13 +11,16 @@ async fn probes_report_server_state() {
     let model = json!({ "name": CHEAP_MODEL, "version": "1", "device": "cpu", "state": "ready" });
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
-        health.json(),
+        health.json::<serde_json::Value>(),
         json!({ "status": "healthy", "version": version, "registry": "current", "models": [model] })
     );
     assert_eq!((live.status, live.body.as_str(), ready.status, ready.body.as_str()), (200, "live\n", 200, "ready\n"));
     server.app.models.draining.store(true, std::sync::atomic::Ordering::Relaxed);
     let (health, live, ready) = (server.get("/health").await, server.get("/livez").await, server.get("/readyz").await);
-    assert_eq!((health.status, &health.json()["status"], live.status), (503, &json!("unhealthy"), 200));
-    assert_eq!((ready.status, ready.problem().as_str()), (503, "shutting-down"));
+    assert_eq!(
+        (health.status, &health.json::<serde_json::Value>()["status"], live.status),
+        (503, &json!("unhealthy"), 200)
+    );
+    assert_eq!((ready.status, ready.problem_kind().as_str()), (503, "shutting-down"));
     assert!(ready.headers.contains_key("retry-after"));
 }

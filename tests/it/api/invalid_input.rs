@@ -14,7 +14,7 @@ async fn assert_refused(server: &TestServer, path: &str, body: impl Into<Vec<u8>
     let kind = assert_safe_problem(&reply, &sent);
     assert_eq!((reply.status, kind.as_str()), expected, "{path} {sent:.200}: {}", reply.body);
     assert_alive(server).await;
-    reply.json()
+    reply.json::<Value>()
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn body_not_json_is_400() {
             let reply = server.post(path, body.clone()).await;
             let kind = assert_safe_problem(&reply, name);
             assert_eq!((reply.status, kind.as_str()), (400, "malformed-json"), "{name} on {path}: {}", reply.body);
-            let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+            let detail = reply.json::<Value>()["detail"].as_str().unwrap().to_owned();
             assert!(detail.starts_with("The body is not valid JSON (line "), "{name}: {detail}");
             assert_alive(&server).await;
         }
@@ -200,7 +200,7 @@ async fn top_k_outside_1_to_1000_is_422() {
     let server = TestServer::start_cheap(&[]).await;
     for (top_k, labels) in [("1", 1), ("2", 2), ("77", 77), ("1000", 77), ("2.0", 2), ("1e3", 77)] {
         let reply = server.post("/predict", format!(r#"{{"text":"{QUESTION}","top_k":{top_k}}}"#)).await;
-        assert_eq!(reply.json()["top"].as_array().unwrap().len(), labels, "{top_k}");
+        assert_eq!(reply.json::<Value>()["top"].as_array().unwrap().len(), labels, "{top_k}");
     }
     let (range, number) = ("top_k must be between 1 and 1000", "expected a whole number from 0 to 4294967295");
     for (top_k, detail) in [

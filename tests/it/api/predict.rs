@@ -18,7 +18,7 @@ fn object_keys(value: &Value) -> Vec<&str> {
 }
 
 async fn model_labels(server: &TestServer) -> Vec<String> {
-    let model = server.get(&format!("/models/{CHEAP_MODEL}")).await.json();
+    let model = server.get(&format!("/models/{CHEAP_MODEL}")).await.json::<Value>();
     serde_json::from_value(model["versions"][0]["labels"].clone()).unwrap()
 }
 
@@ -39,7 +39,7 @@ async fn predict_response_has_requested_fields_only() {
     let labels = model_labels(&server).await;
     let plain = server.post_json("/predict", json!({ "text": QUESTION })).await;
     assert_eq!((plain.status, plain.headers["content-type"].to_str().unwrap()), (200, "application/json"));
-    let plain = plain.json();
+    let plain = plain.json::<Value>();
     assert_eq!(object_keys(&plain), ["confidence", "model", "prediction", "prediction_id", "tokens", "truncated"]);
     assert_eq!(plain["prediction"], "card_arrival");
     assert_eq!(plain["model"], json!({ "name": CHEAP_MODEL, "version": "1" }));
@@ -47,7 +47,7 @@ async fn predict_response_has_requested_fields_only() {
 
     let options = json!({ "text": QUESTION, "top_k": 3, "return_probabilities": true, "model": CHEAP_MODEL,
         "version": "1", "user_id": "somebody" });
-    let full = server.post_json("/predict", options).await.json();
+    let full = server.post_json("/predict", options).await.json::<Value>();
     assert_consistent_prediction(&full, &labels);
     let top = full["top"].as_array().unwrap();
     assert_eq!((top.len(), &top[0]["label"], &top[0]["score"]), (3, &full["prediction"], &full["confidence"]));
@@ -67,14 +67,15 @@ async fn batch_predict_bare_list_keeps_order() {
     let labels = model_labels(&server).await;
     let texts =
         [QUESTION, "I was charged twice", "hello", QUESTION, "猫 😀 é", "Which rate do you use for dollars, and when?"];
-    let answer = server.post_json("/batch_predict", json!(texts)).await.json();
+    let answer = server.post_json("/batch_predict", json!(texts)).await.json::<Value>();
     assert_eq!(object_keys(&answer), ["results"]);
     let results = answer["results"].as_array().unwrap();
     assert_eq!(results.len(), texts.len());
     for (index, (result, text)) in results.iter().zip(texts).enumerate() {
         assert_eq!(result["text_index"], index);
         assert_consistent_prediction(result, &labels);
-        let alone = server.post_json("/predict", json!({ "text": text, "return_probabilities": true })).await.json();
+        let alone =
+            server.post_json("/predict", json!({ "text": text, "return_probabilities": true })).await.json::<Value>();
         assert!(max_difference(result, &alone) < 1e-5, "{text}: {result} {alone}");
     }
     assert!(max_difference(&results[0], &results[3]) < 1e-5);
@@ -92,12 +93,12 @@ fn max_difference(one: &Value, other: &Value) -> f64 {
 #[tokio::test]
 async fn batch_predict_object_body_accepts_options() {
     let server = start_server().await;
-    let plain = server.post_json("/batch_predict", json!({ "texts": [QUESTION] })).await.json();
+    let plain = server.post_json("/batch_predict", json!({ "texts": [QUESTION] })).await.json::<Value>();
     let fields = ["confidence", "model", "prediction", "prediction_id", "text_index", "tokens", "truncated"];
     assert_eq!(object_keys(&plain["results"][0]), fields);
     let options = json!({ "texts": [QUESTION, "x"], "top_k": 2, "return_probabilities": true, "model": CHEAP_MODEL,
         "version": "1", "user_id": "u", "raw_scores": false });
-    let results = server.post_json("/batch_predict", options).await.json()["results"].clone();
+    let results = server.post_json("/batch_predict", options).await.json::<Value>()["results"].clone();
     let labels = model_labels(&server).await;
     for result in results.as_array().unwrap() {
         assert_consistent_prediction(result, &labels);
@@ -110,9 +111,10 @@ async fn batch_predict_object_body_accepts_options() {
 async fn prediction_id_is_a_receipt_of_this_server() {
     let server = start_server().await;
     let receipts = ReceiptKeyring::open(&server.data.path().join("receipt.keys")).unwrap();
-    let batch = server.post_json("/batch_predict", json!([QUESTION, QUESTION, "I was charged twice"])).await.json();
+    let batch =
+        server.post_json("/batch_predict", json!([QUESTION, QUESTION, "I was charged twice"])).await.json::<Value>();
     let mut answers = batch["results"].as_array().unwrap().clone();
-    answers.push(server.post_json("/predict", json!({ "text": QUESTION })).await.json());
+    answers.push(server.post_json("/predict", json!({ "text": QUESTION })).await.json::<Value>());
     let mut ids = BTreeSet::new();
     for answer in answers {
         let sealed = answer["prediction_id"].as_str().unwrap();

@@ -71,7 +71,7 @@ async fn response_size_batch_is_answered_if_response_fits() {
     );
     let reply = batch_predict(&served, &few).await;
     assert_eq!(reply.status, 200, "{:.300}", reply.body);
-    let results = reply.json()["results"].as_array().unwrap().clone();
+    let results = reply.json::<serde_json::Value>()["results"].as_array().unwrap().clone();
     assert_eq!(results.len(), 256);
     for (index, result) in results.iter().enumerate() {
         assert_eq!(result["text_index"], json!(index));
@@ -83,8 +83,8 @@ async fn response_size_batch_is_answered_if_response_fits() {
     let many = vec![ENTITY_TEXT.repeat(100); 256];
     assert!(reserved_size(&served, &many).memory_bytes_without_entities < budget);
     let refused = batch_predict(&served, &many).await;
-    assert_eq!((refused.status, refused.problem().as_str()), (422, "invalid-request"), "{:.300}", refused.body);
-    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (422, "invalid-request"), "{:.300}", refused.body);
+    let detail = refused.json::<serde_json::Value>()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("fewer texts") && detail.contains("--response-memory"), "{detail}");
     block_until("the memory is free", || reserved() == 0);
     assert_eq!(batch_predict(&served, &few[..16]).await.status, 200);

@@ -46,16 +46,23 @@ async fn unicode_odd_text_is_answered_or_422() {
             let together = server.post_json("/batch_predict", json!({ "texts": [text], "model": model })).await;
             let status = if answered { 200 } else { 422 };
             assert_eq!([alone.status, together.status], [status, 200], "{model}, {name}: {}", alone.body);
-            let error = &together.json()["results"][0]["error"];
+            let error = &together.json::<serde_json::Value>()["results"][0]["error"];
             assert_eq!(error["status"], if answered { json!(null) } else { json!(422) }, "{model}, {name}");
             if answered {
-                assert_eq!(together.json()["results"][0]["prediction"], alone.json()["prediction"], "{model}, {name}");
-                good.push((name, text, alone.json()["prediction"].clone()));
+                assert_eq!(
+                    together.json::<serde_json::Value>()["results"][0]["prediction"],
+                    alone.json::<serde_json::Value>()["prediction"],
+                    "{model}, {name}"
+                );
+                good.push((name, text, alone.json::<serde_json::Value>()["prediction"].clone()));
             }
         }
         // Beside all the others each gets the answer that it gets alone.
         let texts: Vec<&String> = good.iter().map(|(_, text, _)| text).collect();
-        let all = server.post_json("/batch_predict", json!({ "texts": texts, "model": model })).await.json();
+        let all = server
+            .post_json("/batch_predict", json!({ "texts": texts, "model": model }))
+            .await
+            .json::<serde_json::Value>();
         for (result, (name, _, prediction)) in all["results"].as_array().unwrap().iter().zip(&good) {
             assert_eq!(result["prediction"], *prediction, "{model}, {name}");
         }
@@ -68,7 +75,7 @@ async fn unicode_composed_and_decomposed_get_same_answer() {
     let server = TestServer::start(shipped_models(), &[]).await;
     let ask = async |text: &str| {
         let body = json!({ "text": text, "model": "banking77-minilm", "return_probabilities": true });
-        server.post_json("/predict", body).await.json()["probabilities"].clone()
+        server.post_json("/predict", body).await.json::<serde_json::Value>()["probabilities"].clone()
     };
     assert_eq!(ask("Où est ma carte").await, ask("Ou\u{300} est ma carte").await, "the tokenizer strips accents");
 }

@@ -72,7 +72,7 @@ fn bench_and_serve_recommendation(model: &str, caps: usize) -> Value {
     let data = tempfile::tempdir().unwrap();
     let models = cheap_models();
     let daemon = Daemon::start_with(models.path(), data.path(), &options);
-    assert_eq!(daemon.request_json("GET", "/health", "")["status"], "healthy");
+    assert_eq!(daemon.request_json::<Value>("GET", "/health", "")["status"], "healthy");
     report
 }
 

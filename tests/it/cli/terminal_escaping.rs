@@ -91,7 +91,7 @@ fn start_evil_server(place: &Path) -> Daemon {
     write_evil_model(&models, "1");
     let daemon = Daemon::start_with(&models, &data, &["--markup", "allow"]);
     let body = json!({ "text": CONTROL_SEQUENCES }).to_string();
-    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body)).json();
+    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body)).json::<Value>();
     let truth =
         json!({ "prediction_id": answer["prediction_id"], "actual": answer["prediction"], "text": CONTROL_SEQUENCES });
     let told = RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &truth.to_string()));

@@ -67,7 +67,7 @@ fn drift_is_reported_after_one_window_resolved_after_two() {
     let asked =
         |windows: &str| RawClient::connect(daemon.admin).request(get(&format!("/admin/drift?windows={windows}")));
     let numbers = |windows| {
-        let closed = asked(windows).json()["versions"][0]["drift"]["windows"].as_array().unwrap().clone();
+        let closed = asked(windows).json::<Value>()["versions"][0]["drift"]["windows"].as_array().unwrap().clone();
         closed.iter().map(|window| window["number"].as_u64().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!((numbers("0"), numbers("1"), numbers("24").len()), (vec![], vec![4], 4));
@@ -85,7 +85,7 @@ fn drift_route_of_stopping_server_is_503() {
     daemon.signal("TERM");
     block_until("it stops", || RawClient::connect(daemon.admin).request(get("/readyz")).status == 503);
     let answer = RawClient::connect(daemon.admin).request(get("/admin/drift"));
-    assert_eq!((answer.status, &answer.json()["title"]), (503, &json!("The server is shutting down")));
+    assert_eq!((answer.status, &answer.json::<Value>()["title"]), (503, &json!("The server is shutting down")));
     daemon.child.wait().unwrap();
 }
 
@@ -205,7 +205,7 @@ fn drift_state_is_per_version_and_removed_with_it() {
     };
     // Three of each of four signals, and the windows.
     assert_eq!(series(), 13);
-    let report = RawClient::connect(daemon.admin).request(get("/admin/drift")).json();
+    let report = RawClient::connect(daemon.admin).request(get("/admin/drift")).json::<Value>();
     let levels: Vec<&str> = report["versions"]
         .as_array()
         .unwrap()

@@ -47,7 +47,7 @@ fn device_library_without_cuda_refuses_gpu_serves_cpu() {
     assert_eq!(code, 64, "{said}");
     assert!(said.contains("--device cuda:0: this ONNX Runtime has no CUDA provider"), "{said}");
     let daemon = Daemon::start_with(models.path(), data.path(), &["--device", "auto"]);
-    let health = daemon.request_json("GET", "/health", "");
+    let health = daemon.request_json::<serde_json::Value>("GET", "/health", "");
     assert_eq!((&health["models"][0]["device"], health["models"][0].get("fallback")), (&json!("cpu"), None));
 }
 
@@ -91,7 +91,7 @@ fn device_auto_without_gpu_falls_back_to_cpu() {
     ));
     daemon.wait_for_log("model version loaded");
     daemon.wait_for_log("model version loaded");
-    let health = daemon.request_json("GET", "/health", "");
+    let health = daemon.request_json::<serde_json::Value>("GET", "/health", "");
     let model = &health["models"][0];
     assert_eq!(model["device"], "cpu");
     assert_eq!(health["models"][1].get("fallback"), None, "it asked for the cores");
@@ -260,10 +260,13 @@ async fn gpu_has_one_session_large_batches_padded_to_eights() {
     let runtime = fake_gpu_backend(FakeGpus::default());
     let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--workers", "4"]).await;
     assert_eq!(*runtime.gpus.sessions.lock(), 2, "one for each GPU, none beside them");
-    assert_eq!(server.get("/health").await.json()["models"][0]["device"], "cuda:0,1");
+    assert_eq!(server.get("/health").await.json::<serde_json::Value>()["models"][0]["device"], "cuda:0,1");
     let largest = runtime.gpus.shapes.lock().iter().map(|shape| shape.token_count()).max().unwrap();
     assert!(largest >= 8_192, "the largest run that was measured has {largest} tokens");
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(
+        server.post_json("/predict", json!({ "text": "10 20 30" })).await.json::<serde_json::Value>()["prediction"],
+        "a"
+    );
     // Five tokens, which were asked before nowhere; workers may still be at their first runs.
     let shapes = runtime.gpus.shapes.lock().clone();
     let after = shapes.iter().rposition(|shape| shape.token_count() == largest).unwrap();
@@ -285,11 +288,14 @@ async fn gpu_auto_failing_model_falls_back_to_cpu() {
     ModelBuilder::plain().write(models.path(), "m", "1");
     let runtime = fake_gpu_backend(FakeGpus { run_error: Some(OUT_OF_MEMORY_ERROR), ..FakeGpus::default() });
     let server = TestServer::start_on(Arc::new(runtime), models.path(), &[]).await;
-    let model = server.get("/health").await.json()["models"][0].clone();
+    let model = server.get("/health").await.json::<serde_json::Value>()["models"][0].clone();
     assert_eq!(model["device"], "cpu", "{model}");
     let told = "it does not work on cuda:0,1: the warm-up failed: CUDA failure 2: out of memory in place.cc";
     assert_eq!(model["fallback"], told);
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(
+        server.post_json("/predict", json!({ "text": "10 20 30" })).await.json::<serde_json::Value>()["prediction"],
+        "a"
+    );
 }
 
 #[tokio::test]
@@ -312,7 +318,10 @@ async fn gpu_padding_to_eights_is_off_if_golden_answers_change() {
     let runtime = fake_gpu_backend(FakeGpus { wrong_at_length: Some(8), ..FakeGpus::default() });
     let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &[]).await;
     runtime.gpus.shapes.lock().clear();
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(
+        server.post_json("/predict", json!({ "text": "10 20 30" })).await.json::<serde_json::Value>()["prediction"],
+        "a"
+    );
     let shapes = runtime.gpus.shapes.lock().clone();
     assert!(shapes.contains(&Shape { rows: 1, length: 5 }), "{shapes:?}");
 }

@@ -26,8 +26,8 @@ fn models_with_good_one() -> TempDir {
 async fn load_error_beside_good_one(models: TempDir) -> String {
     let served = ModelServer::from_dir(models, &["--default-model", "good"]).await;
     let health = served.server.get("/health").await;
-    assert_eq!((health.status, &health.json()["status"]), (200, &json!("healthy")));
-    let states: Vec<(String, String)> = health.json()["models"]
+    assert_eq!((health.status, &health.json::<serde_json::Value>()["status"]), (200, &json!("healthy")));
+    let states: Vec<(String, String)> = health.json::<serde_json::Value>()["models"]
         .as_array()
         .unwrap()
         .iter()
@@ -37,7 +37,7 @@ async fn load_error_beside_good_one(models: TempDir) -> String {
     assert_eq!(served.server.get("/readyz").await.status, 200);
     assert_eq!(served.predict("10 20").await["model"]["name"], "good");
     let reply = served.server.post_json("/predict", json!({ "text": "10", "model": MODEL })).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (503, "model-not-ready"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (503, "model-not-ready"));
     assert!(reply.headers.contains_key("retry-after"));
     let reason = served.version_load_error(MODEL, "1");
     // The reason is for the operator: a client is not told what the files hold.

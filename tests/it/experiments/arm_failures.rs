@@ -24,7 +24,7 @@ fn arm_failure_falls_back_to_control_and_counts_as_wrong() {
     assert_eq!(fallen["experiment"], json!({ "name": "colours", "arm": "new", "fell_back": true }));
     // Of a batch, what the arm cannot answer.
     let body = json!({ "texts": ["10", "hello", "20"], "user_id": "u" }).to_string();
-    let batch = wire.request(request("POST", "/batch_predict", "", &body)).json();
+    let batch = wire.request(request("POST", "/batch_predict", "", &body)).json::<Value>();
     let of = |place: usize| {
         (
             batch["results"][place]["model"]["version"].clone(),
@@ -69,7 +69,7 @@ fn arm_timeout_leaves_control_time_to_answer() {
         &body,
     ));
     assert_eq!(answer.status, 200, "{answer:?}");
-    let answer = answer.json();
+    let answer = answer.json::<Value>();
     assert_eq!((&answer["model"]["version"], &answer["experiment"]["fell_back"]), (&json!("1"), &json!(true)));
     assert_eq!(arm_results(&fetch_results(&daemon, "colours", ""), "new")["failed"], json!({ "deadline-exceeded": 1 }));
 }
@@ -81,7 +81,7 @@ fn arm_invalid_request_is_not_counted_as_failure() {
     create_and_start(&daemon, "colours", &two_arm_design(0.0, 1.0));
     let body = json!({ "text": "1", "labels": ["x"], "user_id": "u" }).to_string();
     let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body));
-    assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (422, &json!("/labels")));
+    assert_eq!((answer.status, &answer.json::<Value>()["errors"][0]["pointer"]), (422, &json!("/labels")));
     let found = fetch_results(&daemon, "colours", "");
     assert_eq!(
         (&arm_results(&found, "new")["failed"], &arm_results(&found, "old")["failed"]),
@@ -113,7 +113,7 @@ fn experiment_version_in_use_cannot_be_removed() {
     run_models_command(&daemon, &["remove", MODEL, "3"]);
     // What is not there cannot be compared.
     let answer = send_change(&daemon, "PUT", "other", "", &design);
-    assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (422, &json!("/arms/1/version")));
+    assert_eq!((answer.status, &answer.json::<Value>()["errors"][0]["pointer"]), (422, &json!("/arms/1/version")));
 }
 
 #[test]
@@ -166,5 +166,5 @@ fn activate_response_names_running_experiment() {
         "rollout": { "steps": [{ "weight": 1.0 }] } });
     send_change_ok(&daemon, "PUT", "new-one", "", &design);
     let refused = send_change(&daemon, "POST", "new-one", "/start", &json!({}));
-    assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()), "{refused:?}");
+    assert_eq!((refused.status, refused.problem_kind()), (409, "conflict".to_owned()), "{refused:?}");
 }

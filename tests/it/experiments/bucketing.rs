@@ -58,22 +58,22 @@ fn bucketing_user_id_comes_from_header_or_body_only() {
     let head = format!("X-User-Id: {user}\r\n");
     let arm = |answer: &Value| answer["experiment"]["arm"].as_str().unwrap().to_owned();
     // Default model `m`: there is no other.
-    assert_eq!(arm(&send("/predict", &head, &json!({ "text": "1" })).json()), "new");
-    assert_eq!(arm(&send("/predict", &head, &json!({ "text": "1", "user_id": user })).json()), "new");
+    assert_eq!(arm(&send("/predict", &head, &json!({ "text": "1" })).json::<Value>()), "new");
+    assert_eq!(arm(&send("/predict", &head, &json!({ "text": "1", "user_id": user })).json::<Value>()), "new");
     for (head, body) in [(&*head, json!(["1", "2"])), ("", json!({ "texts": ["1", "2"], "user_id": user }))] {
-        let answer = send("/batch_predict", head, &body).json();
+        let answer = send("/batch_predict", head, &body).json::<Value>();
         assert!(answer["results"].as_array().unwrap().iter().all(|item| arm(item) == "new"), "{answer}");
     }
     let two = send("/predict", &head, &json!({ "text": "1", "user_id": "somebody else" }));
-    assert_eq!((two.status, &two.json()["errors"][0]["pointer"]), (422, &json!("/user_id")));
+    assert_eq!((two.status, &two.json::<Value>()["errors"][0]["pointer"]), (422, &json!("/user_id")));
     for wrong in [format!("X-User-Id: {}\r\n", "x".repeat(257)), "X-User-Id: \r\n".to_owned(), format!("{head}{head}")]
     {
         let refused = send("/predict", &wrong, &json!({ "text": "1" }));
-        assert_eq!((refused.status, refused.problem()), (400, "invalid-header".to_owned()), "{wrong}");
+        assert_eq!((refused.status, refused.problem_kind()), (400, "invalid-header".to_owned()), "{wrong}");
     }
     // Who does not say who it is gets the control, and is not compared with those who do.
     for _ in 0..50 {
-        let answer = send("/predict", "", &json!({ "text": "1" })).json();
+        let answer = send("/predict", "", &json!({ "text": "1" })).json::<Value>();
         assert_eq!((&answer["experiment"], &answer["model"]["version"]), (&Value::Null, &json!("1")));
     }
     let found = super::fetch_results(&daemon, "colours", "");
@@ -82,7 +82,7 @@ fn bucketing_user_id_comes_from_header_or_body_only() {
         (&json!(0), &json!(0))
     );
     // A version that is asked for is no experiment's business.
-    let own = send("/predict", &head, &json!({ "text": "1", "version": "1" })).json();
+    let own = send("/predict", &head, &json!({ "text": "1", "version": "1" })).json::<Value>();
     assert_eq!((&own["experiment"], &own["model"]["version"]), (&Value::Null, &json!("1")));
 }
 
@@ -94,12 +94,12 @@ fn bucketing_anonymous_requests_are_random() {
     let mut wire = RawClient::connect(daemon.address);
     let mut new = 0;
     for _ in 0..400 {
-        let answer = wire.request(request("POST", "/predict", "", r#"{"text":"1"}"#)).json();
+        let answer = wire.request(request("POST", "/predict", "", r#"{"text":"1"}"#)).json::<Value>();
         new += u32::from(answer["experiment"]["arm"] == "new");
     }
     // Six standard deviations.
     assert!((140..=260).contains(&new), "{new}");
     send_change_ok(&daemon, "POST", "colours", "/end", &json!({}));
-    let answer = wire.request(request("POST", "/predict", "", r#"{"text":"1"}"#)).json();
+    let answer = wire.request(request("POST", "/predict", "", r#"{"text":"1"}"#)).json::<Value>();
     assert_eq!(answer["experiment"], Value::Null);
 }

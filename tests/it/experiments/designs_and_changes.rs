@@ -39,7 +39,7 @@ fn experiment_invalid_design_is_422_with_pointer() {
     for (design, pointer) in cases {
         let answer = send_change(&daemon, "PUT", "colours", "", &design);
         assert_eq!(
-            (answer.status, &answer.json()["errors"][0]["pointer"]),
+            (answer.status, &answer.json::<Value>()["errors"][0]["pointer"]),
             (422, &json!(pointer)),
             "{design}: {answer:?}"
         );
@@ -55,9 +55,12 @@ fn experiment_invalid_design_is_422_with_pointer() {
             "If-Match: \"1\"\r\n",
             "",
         ));
-        assert_eq!((answer.status, answer.problem()), (404, "experiment-not-found".to_owned()), "{method} {at}");
+        assert_eq!((answer.status, answer.problem_kind()), (404, "experiment-not-found".to_owned()), "{method} {at}");
     }
-    assert_eq!(RawClient::connect(daemon.admin).request(get("/admin/experiments")).json()["experiments"], json!([]));
+    assert_eq!(
+        RawClient::connect(daemon.admin).request(get("/admin/experiments")).json::<Value>()["experiments"],
+        json!([])
+    );
 }
 
 #[test]
@@ -76,27 +79,31 @@ fn experiment_change_needs_if_match_and_is_idempotent() {
     let made = send(once, "PUT", "", &two_arm_design(0.5, 0.5));
     assert_eq!((made.status, made.header("etag")), (200, Some("\"1\"")), "{made:?}");
     let again = send(once, "PUT", "", &two_arm_design(0.5, 0.5));
-    assert_eq!((again.status, again.json()), (200, made.json()), "the same request is answered as it was");
+    assert_eq!(
+        (again.status, again.json::<Value>()),
+        (200, made.json::<Value>()),
+        "the same request is answered as it was"
+    );
     let another = send("Idempotency-Key: k9\r\n", "PUT", "", &two_arm_design(0.5, 0.5));
-    assert_eq!((another.status, another.problem()), (428, "precondition-required".to_owned()));
+    assert_eq!((another.status, another.problem_kind()), (428, "precondition-required".to_owned()));
     assert_eq!(send("", "PUT", "", &two_arm_design(0.1, 0.9)).status, 428);
     assert_eq!(send("If-Match: \"7\"\r\n", "PUT", "", &two_arm_design(0.1, 0.9)).status, 412);
     assert_eq!(send("", "POST", "/start", &json!({})).status, 428);
     let start = "If-Match: \"1\"\r\nIdempotency-Key: k2\r\n";
     let [first, repeated] = [(); 2].map(|()| send(start, "POST", "/start", &json!({})));
     assert_eq!((first.status, repeated.status), (200, 200));
-    assert_eq!((first.json(), repeated.header("etag")), (repeated.json(), Some("\"2\"")));
+    assert_eq!((first.json::<Value>(), repeated.header("etag")), (repeated.json::<Value>(), Some("\"2\"")));
     // The same design changes nothing; other arms are another experiment.
     assert_eq!(send_change_ok(&daemon, "PUT", "colours", "", &two_arm_design(0.5, 0.5))["changed"], false);
     let mut other = two_arm_design(0.5, 0.5);
     other["arms"][1]["version"] = json!("1");
     let refused = send_change(&daemon, "PUT", "colours", "", &other);
-    assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()));
+    assert_eq!((refused.status, refused.problem_kind()), (409, "conflict".to_owned()));
     // A second one on the same model waits for its turn.
     send_change_ok(&daemon, "PUT", "second", "", &two_arm_design(0.5, 0.5));
     let refused = send_change(&daemon, "POST", "second", "/start", &json!({}));
-    assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()));
-    assert!(refused.json()["detail"].as_str().unwrap().contains("colours runs on m"), "{refused:?}");
+    assert_eq!((refused.status, refused.problem_kind()), (409, "conflict".to_owned()));
+    assert!(refused.json::<Value>()["detail"].as_str().unwrap().contains("colours runs on m"), "{refused:?}");
     send_change_ok(&daemon, "POST", "colours", "/pause", &json!({ "reason": "lunch" }));
     send_change_ok(&daemon, "POST", "second", "/start", &json!({}));
     assert_eq!(send_change(&daemon, "POST", "colours", "/start", &json!({})).status, 409);
@@ -105,8 +112,9 @@ fn experiment_change_needs_if_match_and_is_idempotent() {
     send_change_ok(&daemon, "PUT", "draft", "", &two_arm_design(0.5, 0.5));
     assert_eq!(send_change_ok(&daemon, "DELETE", "draft", "", &json!(null))["experiment"], Value::Null);
     assert_eq!(RawClient::connect(daemon.admin).request(get(&experiment_path("draft"))).status, 404);
-    let history =
-        RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("colours")))).json();
+    let history = RawClient::connect(daemon.admin)
+        .request(get(&format!("{}/history", experiment_path("colours"))))
+        .json::<Value>();
     let told: Vec<_> = history
         .as_array()
         .unwrap()
@@ -159,7 +167,7 @@ fn experiment_weight_change_fails_no_request() {
         (&json!(2), &json!(1.0), &json!(0))
     );
     assert_eq!(
-        RawClient::connect(daemon.admin).request(get(&experiment_path("colours"))).json()["phases"]
+        RawClient::connect(daemon.admin).request(get(&experiment_path("colours"))).json::<Value>()["phases"]
             .as_array()
             .unwrap()
             .len(),
@@ -167,6 +175,6 @@ fn experiment_weight_change_fails_no_request() {
     );
     let answer =
         RawClient::connect(daemon.admin).request(get(&format!("{}/results?phase=22", experiment_path("colours"))));
-    assert_eq!((answer.status, answer.problem()), (409, "conflict".to_owned()));
+    assert_eq!((answer.status, answer.problem_kind()), (409, "conflict".to_owned()));
     assert_eq!(MODEL, "m");
 }

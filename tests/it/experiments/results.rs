@@ -82,7 +82,8 @@ fn results_name_better_arm_and_survive_restart() {
     assert_eq!(judge(&fetch_results(&daemon, "colours", "?phase=1")), before);
     send_change_ok(&daemon, "POST", "colours", "/promote", &json!({ "arm": "new", "reason": "it is better" }));
     assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], "2");
-    let history = RawClient::connect(daemon.admin).request(get(&format!("/admin/models/{MODEL}/history"))).json();
+    let history =
+        RawClient::connect(daemon.admin).request(get(&format!("/admin/models/{MODEL}/history"))).json::<Value>();
     assert!(
         history.as_array().unwrap().iter().any(|done| {
             (&done["action"], &done["version"], &done["experiment"], &done["reason"])
@@ -90,6 +91,6 @@ fn results_name_better_arm_and_survive_restart() {
         }),
         "{history}"
     );
-    let shown = RawClient::connect(daemon.admin).request(get(&experiment_path("colours"))).json();
+    let shown = RawClient::connect(daemon.admin).request(get(&experiment_path("colours"))).json::<Value>();
     assert_eq!((&shown["state"], &shown["outcome"]), (&json!("ended"), &json!("new became the active version")));
 }

@@ -31,9 +31,9 @@ fn predict_until(daemon: &Daemon, text: &str, what: &str, holds: impl Fn(&Value)
             let answer = wire.borrow_mut().request(request("POST", "/predict", "", &body));
             assert_eq!(answer.status, 200, "{answer:?}");
         }
-        holds(&RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json())
+        holds(&RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json::<Value>())
     });
-    RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json()
+    RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json::<Value>()
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn rollout_completed_activates_version() {
     let daemon = scene.start();
     run_models_command(&daemon, &["activate", MODEL, "1"]);
     create_and_start(&daemon, "new-one", &rollout_design(&[(5.0, 0, 1), (50.0, 1, 20), (100.0, 0, 10)], &Value::Null));
-    let first = RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json();
+    let first = RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json::<Value>();
     assert_eq!((&first["step"], &first["arms"][1]["weight"]), (&json!(1), &json!(0.05)));
     let ended = predict_until(&daemon, "10", "it is promoted", |found| found["state"] == "ended");
     assert_eq!(
@@ -53,8 +53,9 @@ fn rollout_completed_activates_version() {
         ended["phases"].as_array().unwrap().iter().map(|phase| phase["weights"]["new"].clone()).collect();
     assert_eq!(weights, [json!(0.05), json!(0.5), json!(1.0)]);
     assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], "2");
-    let history =
-        RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("new-one")))).json();
+    let history = RawClient::connect(daemon.admin)
+        .request(get(&format!("{}/history", experiment_path("new-one"))))
+        .json::<Value>();
     let told: Vec<_> = history.as_array().unwrap().iter().map(|done| done["action"].as_str().unwrap()).collect();
     assert_eq!(told, ["promote", "step", "step", "start", "design"]);
 }
@@ -72,8 +73,9 @@ fn rollout_ends_when_another_version_is_activated() {
         let ended = predict_until(&daemon, "10", "it ends", |found| found["state"] == "ended");
         assert_eq!(ended["outcome"], json!(format!("version {active} was made the active one meanwhile")));
         assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], active);
-        let history =
-            RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("new-one")))).json();
+        let history = RawClient::connect(daemon.admin)
+            .request(get(&format!("{}/history", experiment_path("new-one"))))
+            .json::<Value>();
         assert_eq!((&history[0]["action"], &history[0]["who"]), (&json!("end"), &json!("rollout")));
     }
 }
@@ -93,8 +95,9 @@ fn rollout_failing_version_is_rolled_back_with_reason() {
     assert!(outcome.starts_with("taken back: ") && outcome.contains("requests failed ("), "{outcome}");
     assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], "1");
     assert_eq!(predict_as_user(&mut RawClient::connect(daemon.address), "10", "u")["experiment"], Value::Null);
-    let history =
-        RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("new-one")))).json();
+    let history = RawClient::connect(daemon.admin)
+        .request(get(&format!("{}/history", experiment_path("new-one"))))
+        .json::<Value>();
     assert_eq!((&history[0]["action"], &history[0]["who"]), (&json!("take back"), &json!("rollout")));
     assert!(history[0]["reason"].as_str().unwrap().contains("requests failed"), "{history}");
 }

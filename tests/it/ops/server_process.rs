@@ -22,7 +22,10 @@ fn process_sigterm_exits_0() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     for signal in ["TERM", "INT"] {
         let daemon = Daemon::start_with(models.path(), data.path(), &[]);
-        assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+        assert_eq!(
+            daemon.request_json::<serde_json::Value>("POST", "/predict", &question_body())["prediction"],
+            "card_arrival"
+        );
         daemon.signal(signal);
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), Some(0), "{signal}: {log}");
@@ -39,7 +42,10 @@ fn process_second_signal_exits_at_once() {
     daemon.signal("TERM");
     daemon.wait_for_log("shutdown requested");
     // It still answers: the time between "not ready" and the end.
-    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+    assert_eq!(
+        daemon.request_json::<serde_json::Value>("POST", "/predict", &question_body())["prediction"],
+        "card_arrival"
+    );
     daemon.signal("INT");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(1), "{log}");
@@ -56,7 +62,10 @@ fn receipt_keys_are_created_once_and_kept() {
     for _ in 0..2 {
         let daemon = Daemon::start_with(models.path(), &data, &[]);
         sealed.push(
-            daemon.request_json("POST", "/predict", &question_body())["prediction_id"].as_str().unwrap().to_owned(),
+            daemon.request_json::<serde_json::Value>("POST", "/predict", &question_body())["prediction_id"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
         );
         assert_eq!(std::fs::metadata(&keys).unwrap().permissions().mode() & 0o7777, 0o600);
         contents.insert(std::fs::read(&keys).unwrap());
@@ -115,7 +124,8 @@ fn environment_variables_work_like_flags() {
         command.env("PREDICTD_DATA_DIR", data.path()).env("PREDICTD_LOG_FORMAT", "json");
         command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_CLIENT_BATCH_SIZE", "7");
         let daemon = Daemon::start(&mut command);
-        daemon.request_json("GET", &format!("/models/{CHEAP_MODEL}"), "")["versions"][0]["limits"].clone()
+        daemon.request_json::<serde_json::Value>("GET", &format!("/models/{CHEAP_MODEL}"), "")["versions"][0]["limits"]
+            .clone()
     };
     assert_eq!(limits(&[]), json!({ "max_text_chars": 77, "max_client_batch_size": 7 }));
     // A flag is the stronger one.
@@ -208,7 +218,10 @@ fn process_writes_no_telemetry() {
     let mut command = predictd(&arguments);
     allow_telemetry(&mut command, home.path());
     let daemon = Daemon::start(&mut command);
-    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+    assert_eq!(
+        daemon.request_json::<serde_json::Value>("POST", "/predict", &question_body())["prediction"],
+        "card_arrival"
+    );
     assert!(odd.is_file(), "arguments survive the restart");
     if let Ok(environment) = std::fs::read(format!("/proc/{}/environ", daemon.child.id())) {
         // The process that was started is the one that runs, with the variable set.
@@ -243,7 +256,10 @@ fn process_opens_no_outgoing_connection() {
     command.args(serve_arguments(models.path(), data.path())).stderr(Stdio::piped()).stdin(Stdio::null());
     allow_telemetry(&mut command, home.path());
     let daemon = Daemon::start(&mut command);
-    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+    assert_eq!(
+        daemon.request_json::<serde_json::Value>("POST", "/predict", &question_body())["prediction"],
+        "card_arrival"
+    );
     daemon.signal("TERM");
     // The log's end is open in the tracer as well: when it is closed, the trace is complete.
     assert!(daemon.wait().0.success());

@@ -49,7 +49,7 @@ impl Scene {
 }
 
 fn predict(daemon: &Daemon) -> Value {
-    daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string())
+    daemon.request_json::<Value>("POST", "/predict", &json!({ "text": "10 20" }).to_string())
 }
 
 fn answering_version(daemon: &Daemon) -> String {
@@ -73,13 +73,15 @@ fn post_registry_change(daemon: &Daemon) -> RawResponse {
 }
 
 fn registry_state(daemon: &Daemon) -> Value {
-    RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone()
+    RawClient::connect(daemon.address).request(get("/health")).json::<Value>()["registry"].clone()
 }
 
 /// Ids of all feedback that a server knows.
 fn stored_feedback_ids(daemon: &Daemon) -> Vec<String> {
-    let all =
-        RawClient::connect(daemon.admin).request(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone();
+    let all = RawClient::connect(daemon.admin).request(get("/admin/feedback")).json::<Value>()["feedback"]
+        .as_array()
+        .unwrap()
+        .clone();
     all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
 }
 

@@ -9,7 +9,7 @@ use crate::support::models_command::run_models_command;
 const MODEL: &str = "m";
 
 fn active_version(daemon: &Daemon) -> String {
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    let answer = daemon.request_json::<serde_json::Value>("POST", "/predict", &json!({ "text": "hello" }).to_string());
     answer["model"]["version"].as_str().unwrap().to_owned()
 }
 

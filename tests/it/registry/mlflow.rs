@@ -196,7 +196,11 @@ impl Scene {
 fn active_version(daemon: &Daemon, model: &str) -> String {
     let body = json!({ "text": "hello", "model": model }).to_string();
     let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body));
-    if answer.status == 200 { answer.json()["model"]["version"].as_str().unwrap().to_owned() } else { answer.problem() }
+    if answer.status == 200 {
+        answer.json::<Value>()["model"]["version"].as_str().unwrap().to_owned()
+    } else {
+        answer.problem_kind()
+    }
 }
 
 #[test]
@@ -332,7 +336,7 @@ fn mlflow_invalid_response_is_refused() {
     assert_eq!(place.stored_version_count(), 1);
     let wrong = json!({ "version": "2", "source": "file:///etc/passwd" }).to_string();
     let answer = RawClient::connect(daemon.admin).request(request("POST", "/admin/models/m/versions", "", &wrong));
-    assert_eq!((answer.status, answer.problem()), (422, "invalid-request".to_owned()));
+    assert_eq!((answer.status, answer.problem_kind()), (422, "invalid-request".to_owned()));
 }
 
 #[test]
@@ -438,7 +442,7 @@ fn mlflow_follow_without_models_waits_for_first() {
         ))
     };
     let answer = ask();
-    assert_eq!((answer.status, answer.problem()), (503, "model-not-ready".to_owned()));
+    assert_eq!((answer.status, answer.problem_kind()), (503, "model-not-ready".to_owned()));
     let failed = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="failed"}"#;
     block_until("there is no such alias", || metric(daemon.admin, failed) > 0);
     place.mlflow.set_alias("1");

@@ -45,7 +45,7 @@ impl Scene {
 
 /// The version that answers.
 fn active_version(daemon: &Daemon) -> String {
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    let answer = daemon.request_json::<Value>("POST", "/predict", &json!({ "text": "hello" }).to_string());
     answer["model"]["version"].as_str().unwrap().to_owned()
 }
 
@@ -226,7 +226,7 @@ fn model_change_repeated_while_it_is_made_gets_first_outcome() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for answer in &answers {
-        assert_eq!((answer.status, answer.json()), (200, answers[0].json()), "{answer:?}");
+        assert_eq!((answer.status, answer.json::<Value>()), (200, answers[0].json::<Value>()), "{answer:?}");
     }
     assert_eq!(active_version(&daemon), "2");
 }
@@ -240,26 +240,26 @@ fn model_change_needs_if_match_and_is_idempotent() {
         RawClient::connect(daemon.admin).request(request(method, path, headers, body))
     };
     let activate = |headers: &str| send("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
-    assert_eq!((activate("").status, activate("").problem()), (428, "precondition-required".to_owned()));
+    assert_eq!((activate("").status, activate("").problem_kind()), (428, "precondition-required".to_owned()));
     for wrong in ["If-Match: 3\r\n", "If-Match: \"x\"\r\n", "If-Match: \"3\"\r\nIf-Match: \"3\"\r\n", "If-Match: *\r\n"]
     {
-        assert_eq!(activate(wrong).problem(), "invalid-header", "{wrong}");
+        assert_eq!(activate(wrong).problem_kind(), "invalid-header", "{wrong}");
     }
     let stale = activate("If-Match: \"2\"\r\n");
-    assert_eq!((stale.status, stale.problem()), (412, "precondition-failed".to_owned()));
+    assert_eq!((stale.status, stale.problem_kind()), (412, "precondition-failed".to_owned()));
     let first = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
     assert_eq!((first.status, first.header("etag")), (200, Some("\"4\"")));
     // Its answer was lost: the same is asked again.
     let again = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
-    assert_eq!((again.status, again.json()), (200, first.json()));
+    assert_eq!((again.status, again.json::<Value>()), (200, first.json::<Value>()));
     let other = send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: one\r\n", "{}");
-    assert_eq!((other.status, other.problem()), (409, "conflict".to_owned()));
+    assert_eq!((other.status, other.problem_kind()), (409, "conflict".to_owned()));
     // What was activated in between does not change the first answer.
-    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").json(), first.json());
+    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").json::<Value>(), first.json::<Value>());
     // In a hurry; and once more, as no answer came.
     let roll_back = || send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: two\r\n", "");
     let back = roll_back();
-    assert_eq!((&back.json()["active"], roll_back().json()), (&json!("1"), back.json()));
+    assert_eq!((&back.json::<Value>()["active"], roll_back().json::<Value>()), (&json!("1"), back.json::<Value>()));
     assert_eq!(active_version(&daemon), "1");
     assert_eq!(send("GET", "/admin/models/none", "", "").status, 404);
     assert_eq!(send("POST", "/admin/models/none/activate", "If-Match: \"0\"\r\n", "{\"version\":\"1\"}").status, 404);
@@ -343,7 +343,7 @@ fn models_directory_added_and_removed_versions_are_synced() {
     // The model is gone: the other is the first, and the default.
     std::fs::remove_dir_all(place.models.path().join(MODEL)).unwrap();
     let daemon = place.start();
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    let answer = daemon.request_json::<Value>("POST", "/predict", &json!({ "text": "hello" }).to_string());
     assert_eq!(answer["model"]["name"], "other");
     // What is registered answers once it is activated, pinned or not.
     run_models_command(&daemon, &["register", "a", "1", &place.write_other_version("3")]);
@@ -355,7 +355,7 @@ fn models_directory_added_and_removed_versions_are_synced() {
     daemon.stop();
     // It does not become the default because it comes first.
     let daemon = place.start();
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    let answer = daemon.request_json::<Value>("POST", "/predict", &json!({ "text": "hello" }).to_string());
     assert_eq!(answer["model"]["name"], "other");
     daemon.stop();
 }

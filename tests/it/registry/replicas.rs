@@ -31,7 +31,7 @@ fn register_second(daemon: &Daemon, other: &tempfile::TempDir) {
 fn predicted_version(wire: &mut RawClient, text: &str) -> String {
     let answer = wire.request(request("POST", "/predict", "", &json!({ "text": text }).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["model"]["version"].as_str().unwrap().to_owned()
+    answer.json::<serde_json::Value>()["model"]["version"].as_str().unwrap().to_owned()
 }
 
 /// The version that answered all texts of a batch.
@@ -39,7 +39,7 @@ fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
     let texts: Vec<String> = (0..8).map(|number| format!("{text} {number}")).collect();
     let answer = wire.request(request("POST", "/batch_predict", "", &json!(texts).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
-    let results = answer.json()["results"].clone();
+    let results = answer.json::<serde_json::Value>()["results"].clone();
     let versions: std::collections::BTreeSet<_> =
         results.as_array().unwrap().iter().map(|result| result["model"]["version"].as_str().unwrap()).collect();
     assert_eq!((versions.len(), results.as_array().unwrap().len()), (1, 8));
@@ -188,14 +188,15 @@ async fn replicas_lost_data_directory_is_reported() {
     let mut daemon = Daemon::start_with(models.path(), &data, &["--database", &postgres.url]);
     daemon.wait_for_log("maximum memory use estimated");
     let lost = r#"predictd_storage_fault{reason="lost"}"#;
-    let state = || RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone();
+    let state =
+        || RawClient::connect(daemon.address).request(get("/health")).json::<serde_json::Value>()["registry"].clone();
     assert_eq!((state(), metric(daemon.admin, lost)), (json!("current"), 0));
     std::fs::remove_dir_all(&data).unwrap();
     block_until("it is found", || state() == "lost" && metric(daemon.admin, lost) == 1);
     // The database keeps what it is given.
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string());
+    let answer = daemon.request_json::<serde_json::Value>("POST", "/predict", &json!({ "text": "10 20" }).to_string());
     let truth = json!({ "prediction_id": answer["prediction_id"], "actual": "b" });
-    assert_eq!(daemon.request_json("POST", "/feedback", &truth.to_string())["outcome"], "stored");
+    assert_eq!(daemon.request_json::<serde_json::Value>("POST", "/feedback", &truth.to_string())["outcome"], "stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,7 +246,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
     };
     all("STOP");
     block_until("it is noticed", || {
-        RawClient::connect(one.admin).request(get("/admin/models")).json()["stale"] == true
+        RawClient::connect(one.admin).request(get("/admin/models")).json::<serde_json::Value>()["stale"] == true
     });
     assert_eq!((of(one), of(&two)), ("1".to_owned(), "1".to_owned()));
     let refused = RawClient::connect(one.admin).request(request(
@@ -254,9 +255,10 @@ async fn replicas_follow_changes_and_survive_database_outage() {
         "If-Match: \"0\"\r\n",
         "{\"version\":\"2\"}",
     ));
-    assert_eq!((refused.status, refused.problem()), (503, "registry-unavailable".to_owned()));
-    let registry =
-        |daemon: &Daemon| RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone();
+    assert_eq!((refused.status, refused.problem_kind()), (503, "registry-unavailable".to_owned()));
+    let registry = |daemon: &Daemon| {
+        RawClient::connect(daemon.address).request(get("/health")).json::<serde_json::Value>()["registry"].clone()
+    };
     assert_eq!(registry(one), "stale");
     // One that is stopped ends, and one that is started serves what was known last.
     two.signal("TERM");

@@ -66,7 +66,11 @@ impl Scene {
 }
 
 fn predict(daemon: &Daemon) -> Value {
-    daemon.request_json("POST", "/predict", &json!({ "text": "10 20", "return_probabilities": true }).to_string())
+    daemon.request_json::<Value>(
+        "POST",
+        "/predict",
+        &json!({ "text": "10 20", "return_probabilities": true }).to_string(),
+    )
 }
 
 fn active_version(daemon: &Daemon) -> String {

@@ -7,7 +7,9 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use serde_json::Value;
+use predictd::api::predictions::Prediction;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::support::test_server::uncached;
 
@@ -99,11 +101,19 @@ impl Daemon {
         answer.unwrap_or_else(|error| panic!("{error}: {}", self.log())).starts_with("HTTP/1.1 200 ")
     }
 
-    /// Sends a request on a connection of its own; the JSON of a 200.
-    pub fn request_json(&self, method: &str, path: &str, body: &str) -> Value {
+    /// Sends a request on a connection of its own; what a 200 says.
+    #[track_caller]
+    pub fn request_json<T: DeserializeOwned>(&self, method: &str, path: &str, body: &str) -> T {
         let answer = exchange(self.address, method, path, body);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// The answer to a text.
+    #[track_caller]
+    pub fn predict(&self, text: &str) -> Prediction {
+        self.request_json("POST", "/predict", &json!({ "text": text }).to_string())
     }
 }
 

@@ -47,7 +47,7 @@ impl ModelServer {
         body["text"] = json!(text);
         let reply = self.server.post_json("/predict", body).await;
         assert_eq!(reply.status, 200, "{}", reply.body);
-        reply.json()
+        reply.json::<Value>()
     }
 
     /// The raw scores of a text, and its tokens.
@@ -78,12 +78,12 @@ impl ModelServer {
     pub(crate) async fn batch_predict(&self, texts: &[&str]) -> Vec<Value> {
         let reply = self.server.post_json("/batch_predict", json!({ "texts": texts })).await;
         assert_eq!(reply.status, 200, "{}", reply.body);
-        reply.json()["results"].as_array().unwrap().clone()
+        reply.json::<Value>()["results"].as_array().unwrap().clone()
     }
 
     /// What `/models/m` says about its first version.
     pub(crate) async fn model_info(&self) -> Value {
-        self.server.get(&format!("/models/{MODEL}")).await.json()["versions"][0].clone()
+        self.server.get(&format!("/models/{MODEL}")).await.json::<Value>()["versions"][0].clone()
     }
 
     /// Why a model version did not load, as the operator reads it.

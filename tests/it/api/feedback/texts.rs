@@ -17,7 +17,7 @@ fn only_error(problem: &Value) -> (String, String) {
 }
 
 fn predict(daemon: &Daemon, body: &Value) -> Value {
-    RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body.to_string())).json()
+    RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body.to_string())).json::<Value>()
 }
 
 #[test]
@@ -27,8 +27,8 @@ fn feedback_text_of_another_prediction_is_refused() {
     let (id, label) = predict_for_receipt(&daemon, "10 20");
     for other in ["10 21", "10 20 ", "10 2", "\u{ff11}0 20"] {
         let answer = post_feedback(&daemon, &json!({ "prediction_id": id, "actual": label, "text": other }));
-        assert_eq!((answer.status, answer.problem().as_str()), (422, "invalid-request"), "{other:?}: {answer:?}");
-        let (pointer, detail) = only_error(&answer.json());
+        assert_eq!((answer.status, answer.problem_kind().as_str()), (422, "invalid-request"), "{other:?}: {answer:?}");
+        let (pointer, detail) = only_error(&answer.json::<Value>());
         assert_eq!(pointer, "/text");
         assert!(detail.contains("is not the text of this prediction"), "{detail}");
         assert!(!answer.body.contains("10 2"), "no text is repeated: {answer:?}");
@@ -38,7 +38,7 @@ fn feedback_text_of_another_prediction_is_refused() {
         { "prediction_id": id, "actual": label, "text": "30" },
         { "prediction_id": second, "actual": label, "text": "30" },
     ]);
-    let results = post_feedback(&daemon, &list).json()["results"].clone();
+    let results = post_feedback(&daemon, &list).json::<Value>()["results"].clone();
     assert_eq!(only_error(&results[0]["error"]).0, "/0/text");
     assert_eq!(results[1]["outcome"], "stored");
     let kept = list_feedback(&daemon);
@@ -54,9 +54,10 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
     // Twice the same, once from the cache: each item has its own text.
     let texts = ["10", "20", "10"];
     let body = json!({ "texts": texts }).to_string();
-    let results =
-        RawClient::connect(daemon.address).request(request("POST", "/batch_predict", "", &body)).json()["results"]
-            .clone();
+    let results = RawClient::connect(daemon.address)
+        .request(request("POST", "/batch_predict", "", &body))
+        .json::<Value>()["results"]
+        .clone();
     for (place, text) in texts.iter().enumerate() {
         for (told, status) in [("20 10", 422), (*text, 200)] {
             let body = json!({ "prediction_id": results[place]["prediction_id"], "actual": "a", "text": told });
@@ -129,7 +130,7 @@ fn feedback_text_passes_model_or_server_policy() {
         match words {
             Some(words) => {
                 assert_eq!(answer.status, 422, "{model} {text:?}: {answer:?}");
-                let (pointer, detail) = only_error(&answer.json());
+                let (pointer, detail) = only_error(&answer.json::<Value>());
                 assert!(pointer == "/text" && detail.contains(words), "{pointer}: {detail}");
             }
             None => assert_eq!(answer.status, 200, "{model} {text:?}: {answer:?}"),
@@ -137,7 +138,7 @@ fn feedback_text_passes_model_or_server_policy() {
     }
     let long =
         json!({ "prediction_id": receipt_without_a_text(&scene, "m", "1"), "actual": "a", "text": "1".repeat(32_769) });
-    let (pointer, detail) = only_error(&post_feedback(&daemon, &long).json());
+    let (pointer, detail) = only_error(&post_feedback(&daemon, &long).json::<Value>());
     assert_eq!((pointer.as_str(), detail.as_str()), ("/text", "a text must have at most 32768 characters"));
     let daemon = {
         daemon.signal("TERM");

@@ -40,7 +40,7 @@ async fn cache_hit_equals_model_answer() {
                 let mut body = json!({ "text": text, "model": model });
                 body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
                 let [found, expected] = [&cached, &bare].map(|server| server.post_json("/predict", body.clone()));
-                let (found, expected) = (found.await.json(), expected.await.json());
+                let (found, expected) = (found.await.json::<Value>(), expected.await.json::<Value>());
                 assert_ne!(found["prediction_id"], expected["prediction_id"]);
                 assert_eq!(without_prediction_id(found), without_prediction_id(expected), "{body}");
             }
@@ -48,7 +48,7 @@ async fn cache_hit_equals_model_answer() {
         // Two of these are known.
         let body = json!({ "texts": [texts[0], "How do I close my account?", texts[1]], "model": model, "return_probabilities": true });
         let [found, expected] = [&cached, &bare].map(|server| server.post_json("/batch_predict", body.clone()));
-        let (found, expected) = (found.await.json(), expected.await.json());
+        let (found, expected) = (found.await.json::<Value>(), expected.await.json::<Value>());
         for place in 0..3 {
             assert_eq!(
                 without_prediction_id(found["results"][place].clone()),
@@ -70,9 +70,9 @@ async fn cache_hit_gets_new_prediction_id() {
     let scene = start_cached(&[]).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
-        ids.push(scene.send_text("echo 7").await.unwrap().json()["prediction_id"].clone());
+        ids.push(scene.send_text("echo 7").await.unwrap().json::<Value>()["prediction_id"].clone());
     }
-    for item in scene.send_batch(&["echo 7", "echo 7"]).await.unwrap().json()["results"].as_array().unwrap() {
+    for item in scene.send_batch(&["echo 7", "echo 7"]).await.unwrap().json::<Value>()["results"].as_array().unwrap() {
         ids.push(item["prediction_id"].clone());
     }
     ids.sort_by_key(Value::to_string);
@@ -90,7 +90,7 @@ async fn cache_key_includes_text_model_and_version() {
     }
     assert_eq!(scene.fake.executed_texts(), texts);
     let other = scene.send("/predict", &json!({ "text": "echo 7", "model": "n" }), &[]).await.unwrap();
-    assert_eq!((&other.json()["model"]["name"], scene.fake.executed_texts().len()), (&json!("n"), 7));
+    assert_eq!((&other.json::<Value>()["model"]["name"], scene.fake.executed_texts().len()), (&json!("n"), 7));
 
     let (fake, models) = (Arc::new(FakeBackend::default()), tempfile::tempdir().unwrap());
     for version in ["1", "2"] {
@@ -101,7 +101,8 @@ async fn cache_key_includes_text_model_and_version() {
     let server = TestServer::start_on(fake.clone(), models.path(), &CACHE_OPTIONS).await;
     fake.reset_after_warm_up();
     for version in ["1", "2", "1", "2"] {
-        let answer = server.post_json("/predict", json!({ "text": "echo 7", "version": version })).await.json();
+        let answer =
+            server.post_json("/predict", json!({ "text": "echo 7", "version": version })).await.json::<Value>();
         assert_eq!(answer["model"]["version"], version);
     }
     assert_eq!(fake.executed_texts().len(), 2);
@@ -148,11 +149,11 @@ async fn cache_refused_text_stays_refused() {
     scene.send_text("echo 7").await.unwrap();
     for _ in 0..3 {
         let reply = scene.send_text("<script>alert(1)</script>").await.unwrap();
-        assert_eq!((reply.status, reply.json()["errors"][0]["pointer"].as_str()), (422, Some("/text")));
+        assert_eq!((reply.status, reply.json::<Value>()["errors"][0]["pointer"].as_str()), (422, Some("/text")));
         // Its place in the request, whatever stands before it is known.
         let texts = ["echo 7", "echo 8", "echo 7", "<script>", "echo 9"];
         let reply = scene.send_batch(&texts).await.unwrap();
-        let error = reply.json()["results"][3]["error"].clone();
+        let error = reply.json::<Value>()["results"][3]["error"].clone();
         assert_eq!((&error["status"], error["errors"][0]["pointer"].as_str()), (&json!(422), Some("/texts/3")));
     }
     let mut run = scene.fake.executed_texts();
@@ -171,7 +172,7 @@ async fn cache_error_is_not_stored() {
     }
     assert_eq!(scene.fake.executed_texts(), ["fail", "fail", "panic", "panic", "nan", "nan", "wide", "wide"]);
     assert_eq!(scene.metric("predictd_cache_entries").await, 0);
-    let batch = scene.send_batch(&["echo 1", "fail", "echo 1", "fail"]).await.unwrap().json();
+    let batch = scene.send_batch(&["echo 1", "fail", "echo 1", "fail"]).await.unwrap().json::<Value>();
     assert_eq!([0, 2].map(|place| echoed_text(&batch["results"][place])), ["echo 1", "echo 1"]);
     for place in [1, 3] {
         assert_eq!(batch["results"][place]["error"]["type"], "/docs#inference-failed");
@@ -181,14 +182,14 @@ async fn cache_error_is_not_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cache_hit_is_answered_while_overloaded() {
     let scene = start_cached(&["--workers", "1", "--max-inflight-items", "1", "--max-client-batch-size", "1"]).await;
-    assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
+    assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json::<Value>()), "echo 7");
     scene.fake.hold_runs();
     let held = scene.send_text("held");
     scene.wait_for_running_texts(1).await;
     assert_eq!(scene.send_text("echo 8").await.unwrap().status, 503);
     // Also one that waits for somebody else's run takes a place.
     assert_eq!(scene.send_text("held").await.unwrap().status, 503);
-    assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
+    assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json::<Value>()), "echo 7");
     scene.fake.release();
     assert_eq!(held.await.unwrap().status, 200);
     scene.wait_for_free_permits(1).await;
@@ -199,9 +200,9 @@ async fn cache_works_for_inline_model() {
     let scene = start_cached_with_models(FakeBackend::without_queue(), &[("m", "")], &[]).await;
     assert!(scene.server.app.models.registry.snapshot().resolve(None, None).unwrap().can_run_inline());
     for _ in 0..3 {
-        assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
+        assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json::<Value>()), "echo 7");
     }
-    let batch = scene.send_batch(&["echo 7", "echo 8", "echo 8"]).await.unwrap().json();
+    let batch = scene.send_batch(&["echo 7", "echo 8", "echo 8"]).await.unwrap().json::<Value>();
     assert_eq!([0, 1, 2].map(|place| echoed_text(&batch["results"][place])), ["echo 7", "echo 8", "echo 8"]);
     assert_eq!(scene.fake.executed_texts(), ["echo 7", "echo 8"]);
     let counts =
@@ -222,10 +223,10 @@ async fn cache_disabled_runs_every_text() {
         scene.send_batch(&["echo 7", "echo 7"]).await.unwrap();
         assert_eq!(scene.fake.executed_texts().len(), 5);
         assert_eq!((lookup_count(&scene, "miss").await, scene.metric("predictd_cache_bytes").await), (0, 0));
-        let facts = scene.server.get(&format!("/models/{name}")).await.json();
+        let facts = scene.server.get(&format!("/models/{name}")).await.json::<Value>();
         assert_eq!(facts["versions"][0]["cached"], false);
     }
-    let facts = start_cached(&[]).await.server.get("/models/m").await.json();
+    let facts = start_cached(&[]).await.server.get("/models/m").await.json::<Value>();
     assert_eq!(facts["versions"][0]["cached"], true);
 }
 
@@ -249,7 +250,7 @@ async fn cache_size_stays_within_byte_limit() {
     let ran = scene.fake.executed_texts().len();
     for number in 0..8 {
         let text = format!("echo {}", number * 1_000);
-        assert_eq!(echoed_text(&scene.send_text(&text).await.unwrap().json()), text);
+        assert_eq!(echoed_text(&scene.send_text(&text).await.unwrap().json::<Value>()), text);
     }
     assert!(scene.fake.executed_texts().len() > ran);
 }

@@ -48,7 +48,8 @@ async fn run_client(scene: Arc<FakeBackendServer>, client: usize) -> usize {
         };
         let reply = reply.unwrap();
         assert_eq!(reply.status, 200, "{}", reply.body);
-        let echoes: Vec<String> = reply.json()["results"].as_array().unwrap().iter().map(echoed_text).collect();
+        let echoes: Vec<String> =
+            reply.json::<serde_json::Value>()["results"].as_array().unwrap().iter().map(echoed_text).collect();
         assert_eq!(echoes, texts);
         answered += texts.len();
     }

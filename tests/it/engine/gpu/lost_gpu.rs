@@ -40,5 +40,8 @@ async fn gpu_failing_texts_do_not_end_server() {
         assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.status, 500);
     }
     *runtime.gpus.failing_length.lock() = None;
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(
+        server.post_json("/predict", json!({ "text": "10 20 30" })).await.json::<serde_json::Value>()["prediction"],
+        "a"
+    );
 }

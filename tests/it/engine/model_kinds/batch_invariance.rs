@@ -95,7 +95,7 @@ async fn batch_out_of_memory_fails_its_text_only() {
     let served = ModelServer::with_options(&bomb.model(), &["--workers", "1"]).await;
     for _ in 0..3 {
         let reply = served.predict_error("99").await;
-        assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "inference-failed"));
         assert!(!reply.body.contains("alloc"), "{}", reply.body);
         let batch = served.batch_predict(&["10", "99", "20"]).await;
         assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(15.0), &json!(25.0)));
@@ -119,7 +119,7 @@ async fn batch_invariance_shipped_models_keep_scores() {
             (body["model"], body["return_probabilities"]) = (json!(model), json!(true));
             let reply = server.post_json(path, body).await;
             assert_eq!(reply.status, 200, "{}", reply.body);
-            reply.json()
+            reply.json::<Value>()
         };
         let together = ask("/batch_predict", json!({ "texts": texts })).await;
         for (text, beside) in texts.iter().zip(together["results"].as_array().unwrap()) {

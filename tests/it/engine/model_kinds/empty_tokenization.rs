@@ -20,9 +20,9 @@ async fn empty_tokenization_is_refused_alone_and_in_batch() {
     let answer = served.predict("a b").await;
     assert_eq!((&answer["tokens"], &answer["prediction"]), (&json!(2), &json!("a")));
     let reply = served.predict_error("zzz").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert_eq!(
-        reply.json()["detail"],
+        reply.json::<serde_json::Value>()["detail"],
         "The text has no tokens for this model: its vocabulary has nothing of what stands there."
     );
     let batch = served.batch_predict(&["a", "zzz", "b"]).await;
@@ -32,7 +32,7 @@ async fn empty_tokenization_is_refused_alone_and_in_batch() {
     let pair = served.predict_with("zzz", json!({ "text_pair": "a" })).await;
     assert_eq!(pair["tokens"], 1);
     let reply = served.server.post_json("/predict", json!({ "text": "zzz", "text_pair": "yyy" })).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
 }
 
 #[tokio::test]
@@ -55,9 +55,9 @@ async fn normalizer_expansion_is_bounded() {
     });
     let served = ModelServer::new(&model).await;
     let reply = served.predict_error("q").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert_eq!(
-        reply.json()["detail"],
+        reply.json::<serde_json::Value>()["detail"],
         "The model's tokenizer makes this text longer than 1048576 bytes: send a shorter one."
     );
     assert_eq!(served.predict("10 20").await["tokens"], 4);

@@ -24,7 +24,7 @@ async fn output_nan_scores_fail_that_text_only() {
     let served = ModelServer::new(&logarithm_model()).await;
     for word in ["60", "50"] {
         let reply = served.predict_error(word).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (500, "model-output-invalid"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "model-output-invalid"));
     }
     let batch = served.batch_predict(&["40", "60", "49", "50", "30"]).await;
     for (index, item) in batch.iter().enumerate() {
@@ -109,7 +109,7 @@ async fn output_dynamic_quantization_is_reported_batch_dependent() {
     // One text at a time: what stands beside it in a batch changes nothing.
     let answer = async |texts: &[&str]| {
         let body = json!({ "texts": texts, "return_probabilities": true, "raw_scores": true });
-        let reply = served.server.post_json("/batch_predict", body).await.json();
+        let reply = served.server.post_json("/batch_predict", body).await.json::<serde_json::Value>();
         to_f64s(&reply["results"][0]["probabilities"])
     };
     let alone = answer(&["10"]).await;

@@ -58,7 +58,7 @@ async fn long_text_error_names_token_count() {
     assert_eq!(score_tokens_truncated(&served, &words_in(10..14)).await, (51.0, 6, false));
     for end in [15, 17, 90] {
         let reply = served.predict_error(&words_in(10..end)).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (422, "text-too-long"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "text-too-long"));
         let expected = format!("The text has {} tokens; this model takes at most 6", end - 10 + 2);
         assert!(reply.body.contains(&expected), "{}", reply.body);
     }
@@ -66,7 +66,7 @@ async fn long_text_error_names_token_count() {
     assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(15.0), &json!(16.0)));
     assert_eq!(batch[1]["error"]["status"], 422);
     let own = ModelServer::new(&six_token_model_without_specials("error")).await;
-    assert_eq!(own.predict_error(&words_in(10..17)).await.problem(), "text-too-long");
+    assert_eq!(own.predict_error(&words_in(10..17)).await.problem_kind(), "text-too-long");
 }
 
 /// What windows of `room` tokens give, each starting a quarter of `room` before the end of the one before.
@@ -146,7 +146,7 @@ async fn long_text_windows_of_unbatchable_model_run_alone() {
 async fn long_text_server_option_yields_to_manifest() {
     let model = six_token_model("truncate").manifest_toml("max_tokens = 6");
     let served = ModelServer::with_options(&model, &["--on-overflow", "error"]).await;
-    assert_eq!(served.predict_error(&words_in(10..20)).await.problem(), "text-too-long");
+    assert_eq!(served.predict_error(&words_in(10..20)).await.problem_kind(), "text-too-long");
     assert_eq!(served.model_info().await["limits"]["on_overflow"], "error");
     let served = ModelServer::with_options(&six_token_model("truncate"), &["--on-overflow", "error"]).await;
     assert_eq!(served.predict(&words_in(10..20)).await["truncated"], true);

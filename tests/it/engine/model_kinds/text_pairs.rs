@@ -36,7 +36,7 @@ async fn pair_batch_has_a_second_text_per_item() {
     let body = json!({ "texts": ["10", "20 20 20", "30"], "text_pairs": ["1", "2 2", "40 40 40 40"] });
     let reply = served.server.post_json("/batch_predict", body).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
-    let scores: Vec<f64> = reply.json()["results"].as_array().unwrap().iter().map(score).collect();
+    let scores: Vec<f64> = reply.json::<Value>()["results"].as_array().unwrap().iter().map(score).collect();
     // "1" and "2" are not in the vocabulary: id 1.
     assert_near(
         &scores,
@@ -49,7 +49,7 @@ async fn pair_batch_has_a_second_text_per_item() {
     let uneven =
         served.server.post_json("/batch_predict", json!({ "texts": ["10", "20"], "text_pairs": ["30"] })).await;
     assert_eq!(uneven.status, 422);
-    assert_eq!(uneven.json()["errors"][0]["pointer"], "/text_pairs");
+    assert_eq!(uneven.json::<Value>()["errors"][0]["pointer"], "/text_pairs");
     let blank = json!({ "texts": ["10", "20"], "text_pairs": ["30", " "] });
     let blank = served.server.post_json("/batch_predict", blank).await;
     assert_second_pair_error(&blank);
@@ -61,7 +61,7 @@ async fn pair_batch_has_a_second_text_per_item() {
 /// The first pair is answered, and the second has an error in its place, which names its second text.
 fn assert_second_pair_error(reply: &crate::support::test_server::Response) {
     assert_eq!(reply.status, 200, "{}", reply.body);
-    let results = reply.json()["results"].clone();
+    let results = reply.json::<Value>()["results"].clone();
     assert!(results[0]["error"].is_null() && results[0]["score"].is_number(), "{results}");
     let error = &results[1]["error"];
     assert_eq!((&error["status"], &error["errors"][0]["pointer"]), (&json!(422), &json!("/text_pairs/1")));
@@ -93,7 +93,7 @@ async fn pair_truncation_cuts_longer_text_first() {
     let long = json!({ "text": "10 10 10 10 10", "text_pair": "20 20 20" });
     let refused = refusing.server.post_json("/predict", long).await;
     assert_eq!(refused.status, 422);
-    assert!(refused.json()["detail"].as_str().unwrap().contains("11 tokens"), "{}", refused.body);
+    assert!(refused.json::<Value>()["detail"].as_str().unwrap().contains("11 tokens"), "{}", refused.body);
 }
 
 #[tokio::test]
@@ -113,6 +113,6 @@ async fn pair_on_single_text_model_is_refused() {
     let served = ModelServer::new(&ModelBuilder::from_graph(&graph).labels(&["a", "b"])).await;
     assert_eq!(served.predict("yes").await["prediction"], "b");
     let refused = served.server.post_json("/predict", json!({ "text": "yes", "text_pair": "no" })).await;
-    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/text_pair")));
+    assert_eq!((refused.status, &refused.json::<Value>()["errors"][0]["pointer"]), (422, &json!("/text_pair")));
     assert_eq!(served.model_info().await["takes_pairs"], false);
 }

@@ -48,9 +48,13 @@ async fn vocabulary_id_beyond_embedding_without_unk_is_refused() {
     });
     let served = ModelServer::new(&without).await;
     let reply = served.predict_error("<image>").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert!(reply.body.contains("a token (id 101) that this model cannot take"), "{}", reply.body);
-    let batch = served.server.post_json("/batch_predict", json!({ "texts": ["4", "<image>"] })).await.json();
+    let batch = served
+        .server
+        .post_json("/batch_predict", json!({ "texts": ["4", "<image>"] }))
+        .await
+        .json::<serde_json::Value>();
     assert_eq!(batch["results"][1]["error"]["type"], "/docs#unusable-text");
 }
 

@@ -55,7 +55,12 @@ async fn zero_shot_label_is_never_truncated() {
     assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(24), &json!(true)));
     let long = json!({ "text": "10", "labels": ["20", "20 20 20 20 20 20"], "hypothesis_template": "{}" });
     let refused = served.server.post_json("/predict", long).await;
-    assert_eq!((refused.status, &refused.json()["type"]), (422, &json!("/docs#text-too-long")), "{}", refused.body);
+    assert_eq!(
+        (refused.status, &refused.json::<Value>()["type"]),
+        (422, &json!("/docs#text-too-long")),
+        "{}",
+        refused.body
+    );
 }
 
 #[tokio::test]
@@ -78,7 +83,7 @@ async fn zero_shot_invalid_labels_are_named() {
         body["text"] = json!("10");
         let reply = served.server.post_json("/predict", body.clone()).await;
         assert_eq!(
-            (reply.status, &reply.json()["errors"][0]["pointer"]),
+            (reply.status, &reply.json::<Value>()["errors"][0]["pointer"]),
             (422, &json!(pointer)),
             "{body} {}",
             reply.body
@@ -86,7 +91,12 @@ async fn zero_shot_invalid_labels_are_named() {
     }
     let other = ModelServer::new(&entailment_model().labels(&["a", "b", "c"])).await;
     let reply = other.server.post_json("/predict", json!({ "text": "10", "labels": ["a", "b"] })).await;
-    assert_eq!((reply.status, &reply.json()["errors"][0]["pointer"]), (422, &json!("/labels")), "{}", reply.body);
+    assert_eq!(
+        (reply.status, &reply.json::<Value>()["errors"][0]["pointer"]),
+        (422, &json!("/labels")),
+        "{}",
+        reply.body
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ async fn tokenizer_panicking_on_one_text_fails_that_text() {
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 0"), "{metrics}");
     let reply = served.predict_error(&crafted).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 1"), "{metrics}");
     let batch = served.batch_predict(&["10", &crafted, "hello"]).await;

@@ -17,12 +17,12 @@ async fn version_broken_falls_back_to_next_lower() {
     let asked = |version: &str| {
         served.server.post_json("/predict", json!({ "text": "10", "model": MODEL, "version": version }))
     };
-    assert_eq!(asked("8").await.json()["model"]["version"], "8");
+    assert_eq!(asked("8").await.json::<serde_json::Value>()["model"]["version"], "8");
     let reply = asked("10").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (503, "model-not-ready"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (503, "model-not-ready"));
     let reply = asked("11").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (404, "model-not-found"));
-    let list = served.server.get("/models").await.json();
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (404, "model-not-found"));
+    let list = served.server.get("/models").await.json::<serde_json::Value>();
     assert_eq!(list["models"][0]["active_version"], "9");
     assert!(served.version_load_error(MODEL, "10").starts_with("model.onnx: "));
 }
@@ -34,10 +34,10 @@ async fn default_model_broken_is_not_ready_others_answer() {
     ModelBuilder::plain().without_file("tokenizer.json").write(models.path(), MODEL, "1");
     let served = ModelServer::from_dir(models, &["--default-model", MODEL]).await;
     let ready = served.server.get("/readyz").await;
-    assert_eq!((ready.status, ready.problem().as_str()), (503, "model-not-ready"));
+    assert_eq!((ready.status, ready.problem_kind().as_str()), (503, "model-not-ready"));
     let health = served.server.get("/health").await;
-    assert_eq!((health.status, &health.json()["status"]), (503, &json!("unhealthy")));
+    assert_eq!((health.status, &health.json::<serde_json::Value>()["status"]), (503, &json!("unhealthy")));
     assert_eq!(served.server.get("/livez").await.status, 200);
-    assert_eq!(served.predict_error("10").await.problem(), "model-not-ready");
+    assert_eq!(served.predict_error("10").await.problem_kind(), "model-not-ready");
     assert_eq!(served.predict_with("10", json!({ "model": "good" })).await["prediction"], "a");
 }

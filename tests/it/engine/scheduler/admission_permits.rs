@@ -18,15 +18,15 @@ async fn admission_above_limit_is_refused_rest_is_answered() {
     let three = scene.send_batch(&["echo 2", "echo 3", "echo 4"]);
     scene.wait_for_free_permits(0).await;
     let refused = scene.send_text("echo 5").await.unwrap();
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "overloaded"));
     let seconds: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=3).contains(&seconds));
     assert_eq!(scene.metric("predictd_requests_rejected_total{reason=\"overloaded\"}").await, 1);
     // The server is full, not ill.
     assert_eq!(scene.server.get("/readyz").await.status, 200);
     scene.fake.release();
-    assert_eq!(echoed_text(&one.await.unwrap().json()), "echo 1");
-    let three = three.await.unwrap().json();
+    assert_eq!(echoed_text(&one.await.unwrap().json::<serde_json::Value>()), "echo 1");
+    let three = three.await.unwrap().json::<serde_json::Value>();
     let echoes: Vec<String> = three["results"].as_array().unwrap().iter().map(echoed_text).collect();
     assert_eq!(echoes, ["echo 2", "echo 3", "echo 4"]);
     scene.wait_for_free_permits(4).await;
@@ -40,7 +40,7 @@ async fn admission_batch_gets_all_permits_or_none() {
     let two = scene.send_batch(&["echo 1", "echo 2"]);
     scene.wait_for_free_permits(2).await;
     let three = scene.send_batch(&["echo 3", "echo 4", "echo 5"]).await.unwrap();
-    assert_eq!((three.status, three.problem().as_str()), (503, "overloaded"));
+    assert_eq!((three.status, three.problem_kind().as_str()), (503, "overloaded"));
     assert_eq!(scene.free_permits(), 2);
     let other = scene.send_batch(&["echo 6", "echo 7"]);
     scene.wait_for_free_permits(0).await;

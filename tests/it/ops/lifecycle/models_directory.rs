@@ -13,7 +13,7 @@ use crate::support::raw_client::{RawClient, get};
 use crate::support::waiting::block_until;
 
 fn listed_versions(daemon: &Daemon) -> Value {
-    let health = RawClient::connect(daemon.admin).request(get("/health")).json();
+    let health = RawClient::connect(daemon.admin).request(get("/health")).json::<Value>();
     health["models"].as_array().unwrap().iter().map(|m| json!([m["name"], m["version"], m["state"]])).collect()
 }
 

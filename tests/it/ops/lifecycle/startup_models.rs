@@ -12,7 +12,7 @@ use crate::support::raw_client::{RawClient, get, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION};
 
 fn model_states(daemon: &Daemon) -> Value {
-    let health = RawClient::connect(daemon.admin).request(get("/health")).json();
+    let health = RawClient::connect(daemon.admin).request(get("/health")).json::<Value>();
     health["models"].as_array().unwrap().iter().map(|model| json!([model["name"], model["state"]])).collect()
 }
 
@@ -56,7 +56,7 @@ fn startup_ready_once_every_model_was_tried() {
         let mut daemon = Daemon::launch(&mut command);
         assert_eq!(daemon.wait_for_log("model version loaded")["model"], "a-good");
         // A proxy would send it requests for the other.
-        assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem(), "model-not-ready");
+        assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem_kind(), "model-not-ready");
         assert_eq!(RawClient::connect(daemon.admin).request(get("/health")).status, 503);
         if let Some(status) = status {
             let body = r#"{"text": "10"}"#;
@@ -97,8 +97,8 @@ fn startup_corrupt_model_is_failed_others_answer() {
             daemon.wait_for_log("model version loaded");
         }
         assert_eq!(model_states(&daemon), expected);
-        assert_eq!(predict_with(&daemon, Some(CHEAP_MODEL)).json()["prediction"], "card_arrival");
-        assert_eq!(predict_with(&daemon, Some("a-corrupt")).problem(), "model-not-ready");
+        assert_eq!(predict_with(&daemon, Some(CHEAP_MODEL)).json::<Value>()["prediction"], "card_arrival");
+        assert_eq!(predict_with(&daemon, Some("a-corrupt")).problem_kind(), "model-not-ready");
         daemon
     };
 
@@ -112,11 +112,11 @@ fn startup_corrupt_model_is_failed_others_answer() {
     drop(daemon);
     // The first by name is the default: without it the server is not ready, and says so at both doors.
     let daemon = loaded(&[]);
-    assert_eq!(predict_with(&daemon, None).problem(), "model-not-ready");
+    assert_eq!(predict_with(&daemon, None).problem_kind(), "model-not-ready");
     for address in [daemon.address, daemon.admin] {
-        assert_eq!(RawClient::connect(address).request(get("/readyz")).problem(), "model-not-ready");
+        assert_eq!(RawClient::connect(address).request(get("/readyz")).problem_kind(), "model-not-ready");
         let health = RawClient::connect(address).request(get("/health"));
-        assert_eq!((health.status, &health.json()["status"]), (503, &json!("unhealthy")));
+        assert_eq!((health.status, &health.json::<Value>()["status"]), (503, &json!("unhealthy")));
         assert_eq!(RawClient::connect(address).request(get("/livez")).status, 200);
     }
     daemon.signal("TERM");

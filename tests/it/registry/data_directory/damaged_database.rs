@@ -78,7 +78,7 @@ fn assert_changes_refused(daemon: &Daemon, damage: &str) {
     );
     assert_eq!(RawClient::connect(daemon.address).request(get("/readyz")).status, 200, "{damage}");
     for refused in [post_feedback(daemon), post_registry_change(daemon)] {
-        assert_eq!((refused.status, refused.problem().as_str()), (503, "registry-unavailable"), "{damage}");
+        assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "registry-unavailable"), "{damage}");
         assert!(refused.body.contains("database is damaged"), "{damage}: {refused:?}");
         assert!(refused.body.contains("predictd database restore"), "{damage}: {refused:?}");
     }

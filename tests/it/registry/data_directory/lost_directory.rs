@@ -17,7 +17,7 @@ fn post_feedback_until_refused(daemon: &Daemon) -> usize {
     loop {
         let answer = post_feedback(daemon);
         if answer.status == 503 {
-            assert_eq!(answer.problem(), "registry-unavailable");
+            assert_eq!(answer.problem_kind(), "registry-unavailable");
             assert!(answer.body.contains("data directory was removed or replaced"), "{answer:?}");
             assert!(answer.body.contains("restart the server"), "{answer:?}");
             return acknowledged;
@@ -36,7 +36,7 @@ fn assert_lost(mut daemon: Daemon, data: &Path) -> Daemon {
     let line = daemon.wait_for_log("data directory removed or replaced");
     assert_eq!((&line["level"], &line["directory"]), (&json!("ERROR"), &json!(data.to_str().unwrap())), "{line}");
     let refused = post_registry_change(&daemon);
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "registry-unavailable"));
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "registry-unavailable"));
     assert!(refused.body.contains("restart the server") && !refused.body.contains(data.to_str().unwrap()));
     assert_eq!(predict(&daemon)["model"]["name"], "m");
     daemon
