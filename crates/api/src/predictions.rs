@@ -40,7 +40,7 @@ pub struct Prediction {
 }
 
 /// One value, or a list of them.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// Exactly one.
@@ -50,7 +50,7 @@ pub enum OneOrMany<T> {
 }
 
 /// A label with its score.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LabelScore {
     /// The label.
     pub label: String,

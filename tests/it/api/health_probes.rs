@@ -1,5 +1,6 @@
 //! `/health`, `/livez` and `/readyz`.
 
+use predictd::api::health::HealthReport;
 use serde_json::json;
 
 use crate::support::test_server::{CHEAP_MODEL, TestServer, cheap_models};
@@ -17,10 +18,7 @@ async fn probes_report_server_state() {
     assert_eq!((live.status, live.body.as_str(), ready.status, ready.body.as_str()), (200, "live\n", 200, "ready\n"));
     server.app.models.draining.store(true, std::sync::atomic::Ordering::Relaxed);
     let (health, live, ready) = (server.get("/health").await, server.get("/livez").await, server.get("/readyz").await);
-    assert_eq!(
-        (health.status, &health.json::<serde_json::Value>()["status"], live.status),
-        (503, &json!("unhealthy"), 200)
-    );
+    assert_eq!((health.status, health.json::<HealthReport>().status.as_str(), live.status), (503, "unhealthy", 200));
     assert_eq!((ready.status, ready.problem_kind().as_str()), (503, "shutting-down"));
     assert!(ready.headers.contains_key("retry-after"));
 }

@@ -38,11 +38,7 @@ async fn rate_limit_counts_texts_not_requests() {
     // More than a second's worth never fits: waiting would not help.
     let never = post(&server, "/batch_predict", batch_body(21), &[]).await;
     if never.status == 422 {
-        assert!(
-            never.json::<Value>()["detail"].as_str().unwrap().contains("the 20 that your rate allows at once"),
-            "{}",
-            never.body
-        );
+        assert!(never.problem().detail.contains("the 20 that your rate allows at once"), "{}", never.body);
     } else {
         assert_rate_limited(&never);
     }

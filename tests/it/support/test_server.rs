@@ -34,6 +34,11 @@ pub const CHEAP_MODEL: &str = "banking77-tfidf";
 /// A question that every BANKING77 model answers with `card_arrival`.
 pub const QUESTION: &str = "My new card has not come yet, where is it?";
 
+/// A body that asks it.
+pub fn question_body() -> String {
+    json!({ "text": QUESTION }).to_string()
+}
+
 /// A running server. It stops when [`TestServer::stop`] is called or the test's runtime ends.
 pub struct TestServer {
     pub url: String,

@@ -9,13 +9,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::POST_PREDICT_HEAD;
-use crate::support::test_server::{QUESTION, TestServer, cheap_models};
+use crate::support::test_server::{QUESTION, TestServer, cheap_models, question_body};
 
 const LIVEZ_REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
-
-fn question_body() -> String {
-    json!({ "text": QUESTION }).to_string()
-}
 
 /// Reads one answer with a Content-Length.
 async fn read_response(stream: &mut TcpStream) -> String {

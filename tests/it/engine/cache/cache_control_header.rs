@@ -12,7 +12,7 @@ async fn cache_control_no_cache_refreshes_entry() {
     let body = raw_scores_body("echo 7");
     for value in ["no-cache", "NO-CACHE", "max-age=0, no-cache"] {
         let reply = scene.send("/predict", &body, &[(CACHE_CONTROL_HEADER, value)]).await.unwrap();
-        assert_eq!(echoed_text(&reply.json::<serde_json::Value>()), "echo 7");
+        assert_eq!(echoed_text(&reply.json()), "echo 7");
     }
     assert_eq!(scene.fake.executed_texts().len(), 3);
     scene.send("/predict", &body, &[(CACHE_CONTROL_HEADER, "max-age=0")]).await.unwrap();
@@ -60,7 +60,7 @@ async fn cache_control_no_cache_skips_single_flight() {
     assert_eq!((scene.queued_texts(), scene.fake.running_texts()), (0, 2));
     scene.fake.release();
     for request in [first, own, third] {
-        assert_eq!(echoed_text(&request.await.unwrap().json::<serde_json::Value>()), "echo 7");
+        assert_eq!(echoed_text(&request.await.unwrap().json()), "echo 7");
     }
     assert_eq!(scene.fake.executed_texts().len(), 2);
 }

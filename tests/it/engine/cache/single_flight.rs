@@ -2,7 +2,7 @@
 
 use super::{lookup_count, start_cached, start_cached_with_models};
 use crate::support::fake_backend::FakeBackend;
-use crate::support::fake_backend_server::{echoed_text, raw_scores_body};
+use crate::support::fake_backend_server::{echoed_text, echoed_texts, raw_scores_body};
 use crate::support::waiting::wait_until;
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
@@ -18,7 +18,7 @@ async fn single_flight_equal_requests_run_once() {
     assert_eq!(scene.queued_texts(), 0);
     scene.fake.release();
     for request in requests {
-        assert_eq!(echoed_text(&request.await.unwrap().json::<serde_json::Value>()), "echo 7");
+        assert_eq!(echoed_text(&request.await.unwrap().json()), "echo 7");
     }
     assert_eq!(scene.fake.executed_texts(), ["echo 7"]);
     assert_eq!((lookup_count(&scene, "joined").await, lookup_count(&scene, "miss").await), (49, 1));
@@ -29,9 +29,7 @@ async fn single_flight_equal_requests_run_once() {
 async fn single_flight_duplicate_text_in_batch_runs_once() {
     let scene = start_cached(&ONE_WORKER_OPTIONS).await;
     let texts = ["echo 1", "echo 2", "echo 1", "echo 3", "echo 2", "echo 1"];
-    let reply = scene.send_batch(&texts).await.unwrap().json::<serde_json::Value>();
-    let echoes: Vec<String> = reply["results"].as_array().unwrap().iter().map(echoed_text).collect();
-    assert_eq!(echoes, texts);
+    assert_eq!(echoed_texts(&scene.send_batch(&texts).await.unwrap()), texts);
     assert_eq!(scene.fake.executed_texts(), ["echo 1", "echo 2", "echo 3"]);
     scene.wait_for_free_permits(4_096).await;
 }
@@ -45,9 +43,9 @@ async fn single_flight_follower_does_not_wait_for_leaders_batch() {
     let joined = scene.send_text("echo 2");
     scene.wait_for_free_permits(4_096 - 3).await;
     // The first is known although its batch is not answered.
-    assert_eq!(echoed_text(&scene.send_text("echo 1").await.unwrap().json::<serde_json::Value>()), "echo 1");
+    assert_eq!(echoed_text(&scene.send_text("echo 1").await.unwrap().json()), "echo 1");
     scene.fake.release();
-    assert_eq!(echoed_text(&joined.await.unwrap().json::<serde_json::Value>()), "echo 2");
+    assert_eq!(echoed_text(&joined.await.unwrap().json()), "echo 2");
     assert_eq!(batch.await.unwrap().status, 200);
     assert_eq!(scene.fake.executed_texts(), ["echo 1", "stop", "echo 2"]);
 }
@@ -68,7 +66,7 @@ async fn single_flight_queued_leader_cancel_passes_lead() {
     wait_until("another runs the text", || scene.queued_texts() >= 1).await;
     scene.fake.release();
     for request in stay {
-        assert_eq!(echoed_text(&request.await.unwrap().json::<serde_json::Value>()), "echo 7");
+        assert_eq!(echoed_text(&request.await.unwrap().json()), "echo 7");
     }
     assert_eq!(held.await.unwrap().status, 200);
     // One, unless who was told first has more time than others, who then run it themselves.
@@ -88,8 +86,8 @@ async fn single_flight_running_leader_cancel_answers_followers() {
     leaves.abort();
     wait_until("the client has left", || leaves.is_finished()).await;
     scene.fake.release();
-    assert_eq!(echoed_text(&stays.await.unwrap().json::<serde_json::Value>()), "echo 7");
-    assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json::<serde_json::Value>()), "echo 7");
+    assert_eq!(echoed_text(&stays.await.unwrap().json()), "echo 7");
+    assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     assert_eq!(scene.fake.executed_texts(), ["echo 7"]);
     scene.wait_for_free_permits(4_096).await;
 }
@@ -107,7 +105,7 @@ async fn single_flight_follower_outlives_leader_deadline() {
     assert_eq!(hasty.await.unwrap().status, 504);
     wait_until("the other runs the text", || scene.queued_texts() == 1).await;
     scene.fake.release();
-    assert_eq!(echoed_text(&patient.await.unwrap().json::<serde_json::Value>()), "echo 7");
+    assert_eq!(echoed_text(&patient.await.unwrap().json()), "echo 7");
     assert_eq!(held.await.unwrap().status, 200);
     assert_eq!(scene.fake.executed_texts(), ["held", "echo 7"]);
     scene.wait_for_free_permits(4_096).await;
@@ -123,7 +121,7 @@ async fn single_flight_leader_timeout_mid_run_answers_follower() {
     scene.wait_for_free_permits(4_096 - 2).await;
     assert_eq!(hasty.await.unwrap().status, 504);
     scene.fake.release();
-    assert_eq!(echoed_text(&patient.await.unwrap().json::<serde_json::Value>()), "echo 7");
+    assert_eq!(echoed_text(&patient.await.unwrap().json()), "echo 7");
     assert_eq!(scene.fake.executed_texts(), ["echo 7"]);
 }
 
@@ -143,7 +141,7 @@ async fn single_flight_earlier_deadline_runs_itself() {
     assert_eq!((scene.queued_texts(), lookup_count(&scene, "joined").await), (2, 1));
     scene.fake.release();
     for request in requests {
-        assert_eq!(echoed_text(&request.await.unwrap().json::<serde_json::Value>()), "echo 7");
+        assert_eq!(echoed_text(&request.await.unwrap().json()), "echo 7");
     }
     assert_eq!(held.await.unwrap().status, 200);
     scene.wait_for_free_permits(4_096).await;

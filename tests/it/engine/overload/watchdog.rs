@@ -13,6 +13,7 @@ use predictd::registry::{LoadFailure, Registry, VersionState, models_directory};
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::json;
 
+use crate::support::answers::{answered, label};
 use crate::support::daemon::{Daemon, serve_command};
 use crate::support::model_builder::{ModelBuilder, slow_models};
 use crate::support::model_server::ModelServer;
@@ -31,7 +32,7 @@ async fn watchdog_hung_run_ends_at_deadline() {
         // Both workers are free again, and the model answers as ever.
         assert_eq!(served.raw_scores("10 20").await, (vec![35.0, 3.5], 4));
         let batch = served.batch_predict(&["10", "20", "30", "40"]).await;
-        assert!(batch.iter().all(|item| item["prediction"] == "a"), "{batch:?}");
+        assert!(batch.iter().all(|item| label(answered(item)) == "a"), "{batch:?}");
         wait_until("the permits are free", || served.server.app.inference.engine.free_permits() == 4_096).await;
         let metrics = served.server.get("/metrics").await.body;
         assert!(metrics.contains("predictd_requests_rejected_total{reason=\"deadline\"} "), "{metrics}");

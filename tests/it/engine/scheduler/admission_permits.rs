@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::fake_backend::FakeBackend;
-use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text, echoed_texts};
 use crate::support::waiting::wait_until;
 
 const FOUR_PERMIT_OPTIONS: [&str; 6] = ["--max-inflight-items", "4", "--max-client-batch-size", "4", "--workers", "1"];
@@ -25,10 +25,8 @@ async fn admission_above_limit_is_refused_rest_is_answered() {
     // The server is full, not ill.
     assert_eq!(scene.server.get("/readyz").await.status, 200);
     scene.fake.release();
-    assert_eq!(echoed_text(&one.await.unwrap().json::<serde_json::Value>()), "echo 1");
-    let three = three.await.unwrap().json::<serde_json::Value>();
-    let echoes: Vec<String> = three["results"].as_array().unwrap().iter().map(echoed_text).collect();
-    assert_eq!(echoes, ["echo 2", "echo 3", "echo 4"]);
+    assert_eq!(echoed_text(&one.await.unwrap().json()), "echo 1");
+    assert_eq!(echoed_texts(&three.await.unwrap()), ["echo 2", "echo 3", "echo 4"]);
     scene.wait_for_free_permits(4).await;
     assert_eq!(scene.fake.executed_texts().len(), 4, "{:?}", scene.fake.executed_texts());
 }

@@ -30,7 +30,7 @@ async fn express_lane_hung_model_leaves_room_for_others() {
     wait_until("the model's own text waits", || scene.queued_texts() == 1).await;
     for number in 0..20 {
         let text = format!("echo {number}");
-        assert_eq!(echoed_text(&predict(&scene, "n", &text).await.unwrap().json::<serde_json::Value>()), text);
+        assert_eq!(echoed_text(&predict(&scene, "n", &text).await.unwrap().json()), text);
     }
     assert_eq!((scene.queued_texts(), scene.fake.running_texts()), (1, 2));
     // One at a time runs beside them: a second stuck model takes that place, and no more.

@@ -13,10 +13,7 @@ async fn held_run_blocks_no_connection() {
     scene.wait_for_running_texts(2).await;
     scene.fake.release();
     assert_eq!(
-        (
-            echoed_text(&first.await.unwrap().json::<serde_json::Value>()),
-            echoed_text(&second.await.unwrap().json::<serde_json::Value>())
-        ),
+        (echoed_text(&first.await.unwrap().json()), echoed_text(&second.await.unwrap().json())),
         ("echo 1".into(), "echo 2".into())
     );
 }

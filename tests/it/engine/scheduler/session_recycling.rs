@@ -7,7 +7,7 @@ const RECYCLED_METRIC: &str = "predictd_sessions_recycled_total{model=\"m\",vers
 async fn predict_texts(scene: &FakeBackendServer, texts: u32) {
     for number in 0..texts {
         let text = format!("echo {number}");
-        assert_eq!(echoed_text(&scene.send_text(&text).await.unwrap().json::<serde_json::Value>()), text);
+        assert_eq!(echoed_text(&scene.send_text(&text).await.unwrap().json()), text);
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use predictd::api::health::HealthReport;
+use predictd::api::predictions::BatchAnswer;
+
+use crate::support::answers::answered;
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::waiting::wait_until;
 
@@ -19,9 +23,9 @@ async fn stop_queued_texts_are_answered() {
     wait_until("no connection is taken", || std::net::TcpStream::connect(address).is_err()).await;
     scene.fake.release();
     for (i, request) in requests.into_iter().enumerate() {
-        assert_eq!(echoed_text(&request.await.unwrap().json::<serde_json::Value>()), format!("echo {i}"));
+        assert_eq!(echoed_text(&request.await.unwrap().json()), format!("echo {i}"));
     }
-    assert_eq!(echoed_text(&batch.await.unwrap().json::<serde_json::Value>()["results"][1]), "echo 101");
+    assert_eq!(echoed_text(answered(&batch.await.unwrap().json::<BatchAnswer>().results[1])), "echo 101");
     stopped.await.unwrap().unwrap();
     assert_eq!((scene.fake.executed_texts().len(), app.inference.engine.free_permits()), (22, 4_096));
     // The registry holds no model any more, and so no worker.
@@ -37,9 +41,9 @@ async fn stop_draining_server_is_not_ready_but_answers() {
     let ready = scene.server.get("/readyz").await;
     assert_eq!((ready.status, ready.problem_kind().as_str()), (503, "shutting-down"));
     let health = scene.server.get("/health").await;
-    assert_eq!((health.status, health.json::<serde_json::Value>()["status"].as_str()), (503, Some("unhealthy")));
+    assert_eq!((health.status, health.json::<HealthReport>().status.as_str()), (503, "unhealthy"));
     assert_eq!(scene.server.get("/livez").await.status, 200);
-    assert_eq!(echoed_text(&scene.send_text("echo 5").await.unwrap().json::<serde_json::Value>()), "echo 5");
+    assert_eq!(echoed_text(&scene.send_text("echo 5").await.unwrap().json()), "echo 5");
     // The second signal does not wait for the delay.
     scene.server.shutdown.abort.cancel();
     let error = scene.server.stop().await.unwrap_err().to_string();
