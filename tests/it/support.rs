@@ -2,9 +2,13 @@
 
 pub(crate) mod answers;
 pub(crate) mod assertions;
+pub(crate) mod check_command;
 pub(crate) mod cli_options;
 pub(crate) mod daemon;
+pub(crate) mod daemon_requests;
 pub(crate) mod databases;
+pub(crate) mod drift_scene;
+pub(crate) mod experiment_scene;
 pub(crate) mod fake_backend;
 pub(crate) mod fake_backend_server;
 pub(crate) mod files;
@@ -18,3 +22,4 @@ pub(crate) mod raw_client;
 pub(crate) mod snapshots;
 pub(crate) mod test_server;
 pub(crate) mod waiting;
+pub(crate) mod watch_alerts;

@@ -74,7 +74,7 @@ pub struct FoundEntity {
 }
 
 /// A model version.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelVersionName {
     /// Name of the model.
     pub name: String,
@@ -83,7 +83,7 @@ pub struct ModelVersionName {
 }
 
 /// An arm of an experiment.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArmAttribution {
     /// The experiment.
     pub name: String,
