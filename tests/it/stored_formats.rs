@@ -55,9 +55,7 @@ impl Scene {
         if let Some(url) = &self.postgres {
             options.extend(["--database", url]);
         }
-        let mut daemon = Daemon::start_with(&self.path("models"), &self.path("data"), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
+        Daemon::start_recorded(&self.path("models"), &self.path("data"), &options)
     }
 
     /// The API key of a scope: `predict` or `admin`.

@@ -21,5 +21,6 @@ pub(crate) mod problems;
 pub(crate) mod raw_client;
 pub(crate) mod snapshots;
 pub(crate) mod test_server;
+pub(crate) mod version_scene;
 pub(crate) mod waiting;
 pub(crate) mod watch_alerts;

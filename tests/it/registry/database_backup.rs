@@ -18,9 +18,7 @@ fn database_backup_of_running_server_is_restored() {
         |action: &str, file: &str| run_to_exit(&mut predictd(&["database", action, file, "--data-dir", &directory]));
     let (code, said) = database("backup", &copy);
     assert!(code == 1 && said.contains("there is no such file"), "{said}");
-    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
-    // Which version answers is recorded once all were tried.
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(models.path(), data.path(), &[]);
     change_model(&daemon, &["activate", MODEL, "1"]);
     // Changes go on meanwhile: the copy is what was true at one moment.
     std::thread::scope(|scope| {

@@ -185,9 +185,7 @@ impl Scene {
     fn start(&self, options: &[&str]) -> Daemon {
         let url = self.mlflow.url();
         let options = [&["--mlflow", &url, "--follow-interval", "1s"], options].concat();
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
+        Daemon::start_recorded(self.models.path(), self.data.path(), &options)
     }
 
     fn stored_version_count(&self) -> usize {

@@ -15,47 +15,16 @@ use crate::support::models_command::{
 };
 use crate::support::raw_client::{RawClient, RawResponse, request};
 use crate::support::snapshots::{DIGEST, TIME, snapshot_settings, transcript};
-
-const MODEL: &str = "m";
-
-/// A server with one version of a model, and directories of others.
-struct Scene {
-    models: tempfile::TempDir,
-    data: tempfile::TempDir,
-    others: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let [models, data, others] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        ModelBuilder::plain().write(models.path(), MODEL, "1");
-        for version in ["2", "3"] {
-            ModelBuilder::plain().write(others.path(), MODEL, version);
-            // Versions of the same files would be one in the store.
-            std::fs::write(others.path().join(MODEL).join(version).join("notes.txt"), version).unwrap();
-        }
-        Self { models, data, others }
-    }
-
-    fn start(&self) -> Daemon {
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &[]);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    }
-
-    fn write_other_version(&self, version: &str) -> String {
-        self.others.path().join(MODEL).join(version).to_str().unwrap().to_owned()
-    }
-}
+use crate::support::version_scene::{MODEL, VersionScene};
 
 #[test]
 fn model_version_register_activate_rollback_survive_restart() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     assert_eq!(answering_version(&daemon), "1");
     let registered = change_model(
         &daemon,
-        &["register", MODEL, "2", &place.write_other_version("2"), "--metadata", "by=me", "--reason", "why not"],
+        &["register", MODEL, "2", &place.write_plain_version("2"), "--metadata", "by=me", "--reason", "why not"],
     );
     let expected = ModelChangeView {
         name: MODEL.to_owned(),
@@ -68,14 +37,14 @@ fn model_version_register_activate_rollback_survive_restart() {
     assert_eq!(registered, expected);
     assert_eq!(answering_version(&daemon), "1");
     // The same again is nothing new.
-    assert!(!change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]).changed);
+    assert!(!change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]).changed);
     change_model(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
     let metrics = [("accuracy".to_owned(), 0.94), ("f1".to_owned(), 0.9)];
     assert_eq!(version_metrics(&daemon, MODEL, "2"), metrics.into());
     let activated = change_model(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
     assert_eq!((activated.active.as_deref(), activated.previous.as_deref()), (Some("2"), Some("1")));
     assert_eq!(answering_version(&daemon), "2");
-    change_model(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
+    change_model(&daemon, &["register", MODEL, "3", &place.write_plain_version("3")]);
     change_model(&daemon, &["activate", MODEL, "3"]);
     assert_eq!(answering_version(&daemon), "3");
     assert_eq!(change_model(&daemon, &["rollback", MODEL]).active.as_deref(), Some("2"));
@@ -106,9 +75,9 @@ fn model_version_register_activate_rollback_survive_restart() {
 
 #[test]
 fn models_command_tables_match_snapshot() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    let register = ["register", MODEL, "2", &place.write_other_version("2"), "--metadata", "by=me"];
+    let register = ["register", MODEL, "2", &place.write_plain_version("2"), "--metadata", "by=me"];
     change_model(&daemon, &[&register[..], &["--reason", "why not"]].concat());
     change_model(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
     change_model(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
@@ -129,12 +98,12 @@ fn models_command_tables_match_snapshot() {
 
 #[test]
 fn model_version_unloadable_is_not_registered() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let broken = |version: &str, change: &dyn Fn(&Path)| {
         let directory = place.others.path().join(version);
         std::fs::create_dir(&directory).unwrap();
-        for entry in std::fs::read_dir(place.write_other_version("2")).unwrap() {
+        for entry in std::fs::read_dir(place.write_plain_version("2")).unwrap() {
             let path = entry.unwrap().path();
             std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
         }
@@ -158,7 +127,7 @@ fn model_version_unloadable_is_not_registered() {
     assert_eq!((show_model(&daemon, MODEL).versions.len(), answering_version(&daemon)), (1, "1".to_owned()));
     assert_eq!(std::fs::read_dir(place.data.path().join("store/versions")).unwrap().count(), 0);
     // Files that were damaged in the store are not loaded.
-    change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     let version = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
     let notes = version.join("model.onnx");
     let mut bytes = std::fs::read(&notes).unwrap();
@@ -174,7 +143,7 @@ fn model_version_unloadable_is_not_registered() {
     );
     // The right files heal it.
     change_model(&daemon, &["remove", MODEL, "2"]);
-    change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     change_model(&daemon, &["activate", MODEL, "2"]);
     assert_eq!(answering_version(&daemon), "2");
     daemon.stop();
@@ -182,9 +151,9 @@ fn model_version_unloadable_is_not_registered() {
 
 #[test]
 fn database_missing_with_stored_versions_refuses_changes() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     daemon.stop();
     let file = place.data.path().join("predictd.db");
     let kept = std::fs::read(&file).unwrap();
@@ -210,9 +179,9 @@ fn database_missing_with_stored_versions_refuses_changes() {
 
 #[test]
 fn model_change_repeated_while_it_is_made_gets_first_outcome() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     let activate = || {
         let headers = "If-Match: \"3\"\r\nIdempotency-Key: one\r\n";
         let order = request("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
@@ -230,9 +199,9 @@ fn model_change_repeated_while_it_is_made_gets_first_outcome() {
 
 #[test]
 fn model_change_needs_if_match_and_is_idempotent() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     let send = |method: &str, path: &str, headers: &str, body: &str| -> RawResponse {
         RawClient::connect(daemon.admin).request(request(method, path, headers, body))
     };
@@ -279,7 +248,7 @@ fn model_change_needs_if_match_and_is_idempotent() {
 #[test]
 fn model_metrics_set_concurrently_are_all_stored() {
     const OPERATORS: usize = 6;
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     std::thread::scope(|scope| {
         for operator in 0..OPERATORS {
@@ -293,7 +262,7 @@ fn model_metrics_set_concurrently_are_all_stored() {
 
 #[test]
 fn data_directory_second_server_is_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let (code, said) = run_to_exit(&mut serve_command(place.models.path(), place.data.path(), &[]));
     assert!(code == 64 && said.contains("another predictd uses"), "{said}");
@@ -303,7 +272,7 @@ fn data_directory_second_server_is_refused() {
 
 #[test]
 fn models_directory_added_and_removed_versions_are_synced() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     place.start().stop();
     // A higher version is found: what was active stays so.
     ModelBuilder::plain().write(place.models.path(), MODEL, "2");
@@ -340,7 +309,7 @@ fn models_directory_added_and_removed_versions_are_synced() {
     let daemon = place.start();
     assert_eq!(daemon.predict("hello").model.name, "other");
     // What is registered answers once it is activated, pinned or not.
-    change_model(&daemon, &["register", "a", "1", &place.write_other_version("3")]);
+    change_model(&daemon, &["register", "a", "1", &place.write_plain_version("3")]);
     change_model(&daemon, &["pin", "a", "1"]);
     let asked = json!({ "text": "hello", "model": "a" });
     assert_eq!(post(daemon.address, "/predict", &asked).status, 404);
@@ -355,10 +324,10 @@ fn models_directory_added_and_removed_versions_are_synced() {
 
 #[test]
 fn store_unreferenced_files_are_deleted_at_start() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    change_model(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
-    change_model(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
+    change_model(&daemon, &["register", MODEL, "3", &place.write_plain_version("3")]);
     change_model(&daemon, &["remove", MODEL, "3"]);
     daemon.stop();
     let versions = place.data.path().join("store/versions");

@@ -52,8 +52,7 @@ fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
 #[test]
 fn version_switch_under_load_fails_no_request() {
     let ([models, other], data) = (two_version_dirs(), tempfile::tempdir().unwrap());
-    let mut daemon = Daemon::start_with(models.path(), data.path(), &["--log", "off,predictd=info,predictd_http=off"]);
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(models.path(), data.path(), &["--log", "off,predictd=info,predictd_http=off"]);
     register_second(&daemon, &other);
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -132,11 +131,7 @@ async fn replicas_share_experiments_and_counts_add_up() {
     let data = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let options =
         ["--database", &*postgres.url, "--receipt-keys", &scene.data.path().join("keys").display().to_string()];
-    let replicas = data.each_ref().map(|data| {
-        let mut daemon = Daemon::start_with(scene.models.path(), data.path(), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    });
+    let replicas = data.each_ref().map(|data| Daemon::start_recorded(scene.models.path(), data.path(), &options));
     create_and_start(&replicas[0], "colours", &two_arm_design(0.5, 0.5));
     let predict = |daemon: &Daemon, user: u32| {
         predict_as_user(&mut RawClient::connect(daemon.address), "10", &format!("user {user}"))
@@ -179,8 +174,7 @@ async fn replicas_lost_data_directory_is_reported() {
     let [models, place] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     ModelBuilder::plain().write(models.path(), MODEL, "1");
     let data = place.path().join("data");
-    let mut daemon = Daemon::start_with(models.path(), &data, &["--database", &postgres.url]);
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(models.path(), &data, &["--database", &postgres.url]);
     let lost = r#"predictd_storage_fault{reason="lost"}"#;
     assert_eq!((registry_state(&daemon), metric(daemon.admin, lost)), ("current".to_owned(), 0));
     std::fs::remove_dir_all(&data).unwrap();
@@ -197,11 +191,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
     let Some(postgres) = FreshPostgres::new().await else { return };
     let ([models, other], data) = (two_version_dirs(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
     let options = ["--database", &postgres.url];
-    let start = |data: &tempfile::TempDir| {
-        let mut daemon = Daemon::start_with(models.path(), data.path(), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    };
+    let start = |data: &tempfile::TempDir| Daemon::start_recorded(models.path(), data.path(), &options);
     let [one, two] = data.each_ref().map(start);
     let (one, mut two) = (&one, two);
     register_second(one, &other);

@@ -17,55 +17,8 @@ use crate::support::model_builder::onnx_graph::{Dim, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::models_command::{change_model, change_model_refused, recorded_active_version, show_model};
 use crate::support::raw_client::{RawClient, request};
+use crate::support::version_scene::{MODEL, VersionScene};
 use crate::support::waiting::block_until;
-
-const MODEL: &str = "m";
-
-/// A server with one version of a model, and a place for others.
-struct Scene {
-    models: tempfile::TempDir,
-    data: tempfile::TempDir,
-    others: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let [models, data, others] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        ModelBuilder::plain().write(models.path(), MODEL, "1");
-        Self { models, data, others }
-    }
-
-    fn start(&self) -> Daemon {
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &[]);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    }
-
-    /// A directory that is no version yet, and differs from all others.
-    fn write_other_version(&self, version: &str, model: &ModelBuilder) -> PathBuf {
-        let directory = model.write(self.others.path(), MODEL, version);
-        std::fs::write(directory.join("notes.txt"), version).unwrap();
-        directory
-    }
-
-    fn register_version(&self, daemon: &Daemon, version: &str) {
-        let directory = self.write_other_version(version, &ModelBuilder::plain());
-        change_model(daemon, &["register", MODEL, version, directory.to_str().unwrap()]);
-    }
-
-    /// The directories of stored versions.
-    fn stored_versions(&self) -> Vec<PathBuf> {
-        dir_entries(&self.data.path().join("store/versions"))
-    }
-
-    /// The directory of the version with these notes.
-    fn stored_version(&self, version: &str) -> PathBuf {
-        let is = |directory: &PathBuf| {
-            std::fs::read_to_string(directory.join("notes.txt")).is_ok_and(|text| text == version)
-        };
-        self.stored_versions().into_iter().find(is).unwrap()
-    }
-}
 
 fn predict(daemon: &Daemon) -> Prediction {
     post_ok(daemon.address, "/predict", &json!({ "text": "10 20", "return_probabilities": true }))
@@ -79,7 +32,7 @@ fn model_with_nodes(last: fn(&mut OnnxGraph, &str) -> String) -> ModelBuilder {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn store_unloadable_upload_is_refused_and_removed() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let (plain, two) = (ModelBuilder::plain, TransformerBuilder::new(&["input_ids", "attention_mask"]));
     let two = two.logit(&[("input_ids", 1.0)]).logit(&[("input_ids", 0.1)]);
@@ -193,7 +146,7 @@ fn store_flipped_bit_is_detected() {
 
 #[test]
 fn served_version_is_unaffected_by_file_changes() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     place.register_version(&daemon, "2");
     change_model(&daemon, &["activate", MODEL, "2"]);
@@ -231,7 +184,7 @@ fn served_version_is_unaffected_by_file_changes() {
 
 #[test]
 fn rollback_to_unloadable_version_is_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     for version in ["2", "3"] {
         place.register_version(&daemon, version);
@@ -262,7 +215,7 @@ fn rollback_to_unloadable_version_is_refused() {
 
 #[test]
 fn load_beyond_memory_limit_is_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let mut daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
     let most = daemon.wait_for_log("maximum memory use estimated");
     let most = most["most_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
@@ -270,8 +223,7 @@ fn load_beyond_memory_limit_is_refused() {
     assert!(daemon.wait().0.success());
     // As much as it needs now, and 96 MiB: with a file of 128 MiB there is not enough room.
     let limit = ((most + 96) << 20).to_string();
-    let mut daemon = Daemon::start_with(place.models.path(), place.data.path(), &["--memory-limit", &limit]);
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(place.models.path(), place.data.path(), &["--memory-limit", &limit]);
     let directory = place.write_other_version("2", &ModelBuilder::plain().file("large.bin", vec![7; 128 << 20]));
     let why = change_model_refused(&daemon, &["register", MODEL, "2", directory.to_str().unwrap()]);
     assert!(why.contains("version 2 is not loaded: with it the server may need"), "{why}");
@@ -282,7 +234,7 @@ fn load_beyond_memory_limit_is_refused() {
 
 #[test]
 fn store_partial_upload_is_removed() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let incoming = place.data.path().join("store/incoming");
     let begin = |daemon: &Daemon| {
@@ -309,7 +261,7 @@ fn store_partial_upload_is_removed() {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn store_path_traversal_names_are_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let before = dir_entries(place.data.path()).len();
     let file = json!([{ "path": "model.onnx", "bytes": 1, "sha256": "0".repeat(64) }]);

@@ -68,6 +68,13 @@ impl Daemon {
         Self::start(&mut serve_command(models, data, options))
     }
 
+    /// The same, once the start is over: all versions were tried, and which of them are active is recorded.
+    pub fn start_recorded(models: &Path, data: &Path, options: &[&str]) -> Self {
+        let mut daemon = Self::start_with(models, data, options);
+        daemon.wait_for_log("maximum memory use estimated");
+        daemon
+    }
+
     /// Waits for the next line of the log with this message.
     pub fn wait_for_log(&mut self, message: &str) -> Value {
         self.log.wait_for(message)

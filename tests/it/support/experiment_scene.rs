@@ -40,9 +40,7 @@ impl ExperimentScene {
     }
 
     pub(crate) fn start_with(&self, options: &[&str]) -> Daemon {
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
+        Daemon::start_recorded(self.models.path(), self.data.path(), options)
     }
 }
 
