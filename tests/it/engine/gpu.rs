@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::support::answers::label;
 use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
+use crate::support::daemon_requests::get_ok;
 use crate::support::model_builder::onnx_graph::ElementType;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
@@ -49,7 +50,7 @@ fn device_library_without_cuda_refuses_gpu_serves_cpu() {
     assert_eq!(code, 64, "{said}");
     assert!(said.contains("--device cuda:0: this ONNX Runtime has no CUDA provider"), "{said}");
     let daemon = Daemon::start_with(models.path(), data.path(), &["--device", "auto"]);
-    let health: HealthReport = daemon.request_json("GET", "/health", "");
+    let health: HealthReport = get_ok(daemon.address, "/health");
     let model = &health.models[0];
     assert_eq!((model.device.as_deref(), model.fallback.as_deref()), (Some("cpu"), None));
 }
@@ -94,7 +95,7 @@ fn device_auto_without_gpu_falls_back_to_cpu() {
     ));
     daemon.wait_for_log("model version loaded");
     daemon.wait_for_log("model version loaded");
-    let health: HealthReport = daemon.request_json("GET", "/health", "");
+    let health: HealthReport = get_ok(daemon.address, "/health");
     let model = &health.models[0];
     assert_eq!(model.device.as_deref(), Some("cpu"));
     assert_eq!(health.models[1].fallback, None, "it asked for the cores");

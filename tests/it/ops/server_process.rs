@@ -12,6 +12,7 @@ use predictd::experiments::receipts::ReceiptKeyring;
 
 use crate::support::answers::label;
 use crate::support::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit};
+use crate::support::daemon_requests::get_ok;
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models};
 
 #[test]
@@ -110,7 +111,7 @@ fn environment_variables_work_like_flags() {
         command.env("PREDICTD_DATA_DIR", data.path()).env("PREDICTD_LOG_FORMAT", "json");
         command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_CLIENT_BATCH_SIZE", "7");
         let daemon = Daemon::start(&mut command);
-        let mut model: ModelDetail = daemon.request_json("GET", &format!("/models/{CHEAP_MODEL}"), "");
+        let mut model: ModelDetail = get_ok(daemon.address, &format!("/models/{CHEAP_MODEL}"));
         model.versions.swap_remove(0).facts.unwrap().limits
     };
     let expected = TextLimits { max_text_chars: 77, max_client_batch_size: 7, max_tokens: None, on_overflow: None };

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use predictd::api::predictions::Prediction;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::support::raw_client::{RawClient, request};
 use crate::support::test_server::uncached;
 
 pub const PREDICTD_PATH: &str = env!("CARGO_BIN_EXE_predictd");
@@ -108,19 +108,11 @@ impl Daemon {
         answer.unwrap_or_else(|error| panic!("{error}: {}", self.log())).starts_with("HTTP/1.1 200 ")
     }
 
-    /// Sends a request on a connection of its own; what a 200 says.
-    #[track_caller]
-    pub fn request_json<T: DeserializeOwned>(&self, method: &str, path: &str, body: &str) -> T {
-        let answer = exchange(self.address, method, path, body);
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
-    }
-
     /// The answer to a text.
     #[track_caller]
     pub fn predict(&self, text: &str) -> Prediction {
-        self.request_json("POST", "/predict", &json!({ "text": text }).to_string())
+        let body = json!({ "text": text }).to_string();
+        RawClient::connect(self.address).request(request("POST", "/predict", "", &body)).ok()
     }
 }
 
