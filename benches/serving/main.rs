@@ -23,6 +23,7 @@ mod mixed_load;
 mod observability_cost;
 mod open_loop;
 mod overload;
+mod predicted_labels;
 mod probes;
 mod process;
 mod stop;

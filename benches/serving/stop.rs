@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::http_response;
 use crate::latencies::Latencies;
+use crate::predicted_labels::has_labels;
 use crate::process::{ServerProcess, golden_texts};
 use crate::stuck_client::{StuckClient, StuckKind};
 
@@ -51,9 +52,7 @@ fn read_difference(stream: &mut TcpStream, labels: &[String]) -> Option<String> 
         Ok(None) => return Some("closed without an answer".to_owned()),
         Err(error) => return Some(error.to_string()),
     };
-    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let results = json["results"].as_array().map_or(&[][..], Vec::as_slice);
-    let right = results.len() == labels.len() && results.iter().zip(labels).all(|(r, l)| r["prediction"] == **l);
+    let right = serde_json::from_slice(&answer.body).is_ok_and(|batch| has_labels(&batch, labels));
     (answer.status != 200 || !right).then(|| format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)))
 }
 

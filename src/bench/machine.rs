@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// More workers than this are not an option of the server.
 const MAX_CORES: usize = 1_024;
@@ -12,7 +12,7 @@ const MAX_CORES: usize = 1_024;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The cores there are.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Cores {
     /// Cores that this process can use: what affinity and quota leave of them.
     pub usable: usize,

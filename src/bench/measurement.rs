@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use predictd_stats::to_f64;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was counted in some stretch of time.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl MeasurementCounts {
 }
 
 /// How a server did under its clients.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// Texts answered a second.
     pub texts_per_second: f64,

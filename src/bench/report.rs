@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use predictd_engine::cost_model::CostModel;
 use predictd_engine::loaded_version::LoadedVersion;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::machine::Cores;
 use super::measurement::Measurement;
@@ -16,7 +16,7 @@ use crate::terminal::escape;
 const BUSY_CORES: f64 = 0.1;
 
 /// What is measured, and on what.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct BenchSubject {
     /// Name of the model.
     pub model: String,
@@ -41,7 +41,7 @@ pub struct BenchSubject {
 }
 
 /// A run of n rows of L tokens takes `run_ms` + `token_us`·nL + `token_squared_ns`·nL².
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct CostCoefficients {
     /// Milliseconds of any run.
     pub run_ms: f64,
@@ -49,8 +49,8 @@ pub struct CostCoefficients {
     pub token_us: f64,
     /// Nanoseconds of a token and token of length.
     pub token_squared_ns: f64,
-    /// Less padding than this is worth a run saved; nothing if there is no end to it.
-    pub free_padding_tokens: f64,
+    /// Less padding than this is worth a run saved; none if there is no end to it.
+    pub free_padding_tokens: Option<f64>,
     /// True if the graph takes tokens.
     pub of_tokens: bool,
 }
@@ -65,7 +65,7 @@ impl CostCoefficients {
             run_ms: run * 1e3,
             token_us: token * 1e6,
             token_squared_ns: square * 1e9,
-            free_padding_tokens: cost.overhead_tokens(),
+            free_padding_tokens: Some(cost.overhead_tokens()).filter(|tokens| tokens.is_finite()),
             of_tokens: model.pipeline().tokenizer().is_some(),
         }
     }
@@ -78,15 +78,15 @@ impl Display for CostCoefficients {
             return write!(f, " + {:.2} µs a text", self.token_us);
         }
         write!(f, " + {:.2} µs a token + {:.1} ns a token and token of length", self.token_us, self.token_squared_ns)?;
-        if self.free_padding_tokens.is_finite() {
-            write!(f, "; padding of less than {:.1} tokens is worth a run saved", self.free_padding_tokens)?;
+        if let Some(tokens) = self.free_padding_tokens {
+            write!(f, "; padding of less than {tokens:.1} tokens is worth a run saved")?;
         }
         Ok(())
     }
 }
 
 /// What the engine alone can do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct EngineLimit {
     /// Sessions, of one thread each.
     pub sessions: usize,
@@ -105,7 +105,7 @@ pub struct EngineLimit {
 }
 
 /// What was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct BenchResults {
     /// Every set-up, as it did in comparison with the others.
     pub tried: Vec<Trial>,
@@ -128,7 +128,7 @@ pub struct BenchResults {
 }
 
 /// How fewer clients are served.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ReducedLoad {
     /// Clients at a time.
     pub clients: usize,
@@ -138,7 +138,7 @@ pub struct ReducedLoad {
 }
 
 /// All of it, as JSON has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct BenchReport {
     /// What was measured.
     #[serde(flatten)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::measurement::Measurement;
 
@@ -18,7 +18,7 @@ const MIN_SPEEDUP_RATIO: f64 = 1.05;
 const MAX_P99_RATIO: f64 = 0.9;
 
 /// The options that are looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {
     /// Sessions, a worker each: `--workers`.
     pub workers: usize,
@@ -72,7 +72,7 @@ pub fn token_cap_setups(setup: Setup, on_gpus: bool) -> Vec<Setup> {
 }
 
 /// A set-up and how it did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Trial {
     /// The options.
     #[serde(flatten)]

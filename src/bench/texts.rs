@@ -7,7 +7,7 @@ use std::path::Path;
 use predictd_stats::split_mix64::SplitMix64;
 use predictd_text::pipeline::{EncodedInput, Pipeline};
 use predictd_text::tokenizer::Tokenizer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::measurement::percentile;
 
@@ -44,7 +44,7 @@ pub struct BenchTexts {
 }
 
 /// What there is to say about the texts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct BenchTextsSummary {
     /// How many there are.
     pub count: usize,

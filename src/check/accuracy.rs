@@ -2,13 +2,13 @@
 
 use predictd_stats::to_f64;
 use predictd_text::heads::HeadOutcome;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer};
 use super::eval_set::{CaseUnit, EvalSet, expected_labels};
 
 /// How many answers are right.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct AccuracyReport {
     /// Texts that were asked.
     pub texts: usize,
@@ -29,7 +29,7 @@ pub struct AccuracyReport {
 }
 
 /// A text with another answer than expected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Mismatch {
     /// Its number.
     pub number: usize,

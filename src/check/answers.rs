@@ -10,7 +10,7 @@ use predictd_text::entities::Entity;
 use predictd_text::heads::{HeadOutcome, HeadOutput};
 use predictd_text::input::{Input, SecondText};
 use predictd_text::pipeline::{EncodedInput, Pipeline};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::eval_set::{CaseUnit, EvalCase, EvalSet};
 use super::loaded_model::LoadedModel;
@@ -40,7 +40,7 @@ pub enum AnswerError {
 }
 
 /// An answer in the model's own words.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ModelAnswer {
     /// The label; the labels of a multi-label model by name; entities as `KIND START..END`; none where the answer is a
     /// number.
@@ -88,7 +88,7 @@ impl ModelAnswer {
 }
 
 /// A text without an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct UnansweredText {
     /// The number of the text.
     pub number: usize,
@@ -97,7 +97,7 @@ pub struct UnansweredText {
 }
 
 /// What there is to say about the texts that were asked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct EvalSummary {
     /// How many there are.
     pub count: usize,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use predictd_engine::loader::CHECK_RUN_TIMEOUT;
 use predictd_text::heads::{HeadOutcome, HeadOutput};
 use predictd_text::pipeline::EncodedInput;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer, score_distance};
 use super::eval_set::EvalSet;
@@ -17,7 +17,7 @@ const MAX_BATCH_TOKENS: usize = 4_096;
 const SCORE_TOLERANCE: f32 = 1e-3;
 
 /// What became of answers when texts shared runs.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct InvarianceReport {
     /// Texts that were asked alone and among others: those of one row.
     pub texts: usize,
@@ -36,7 +36,7 @@ pub struct InvarianceReport {
 }
 
 /// A text that is answered otherwise among others.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct AnswerChange {
     /// Its number.
     pub number: usize,

@@ -8,7 +8,7 @@ use predictd_text::golden::{ExpectedLabels, GoldenExample, GoldenSet};
 use predictd_text::heads::Head;
 use predictd_text::input::Input;
 use predictd_text::pipeline::Pipeline;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::args::CheckCommand;
 use super::text_file::{RowLabel, TextRow, TextRows, read_bounded, read_rows};
@@ -38,7 +38,7 @@ pub struct EvalSet {
 }
 
 /// What the number of a text counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaseUnit {
     /// Lines of a file, the heading included.

@@ -12,7 +12,7 @@ use predictd_engine::model_source::ModelSource;
 use predictd_platform::memory;
 use predictd_text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd_text::pipeline::Pipeline;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ServerSettings;
 use crate::memory_budget::compute_budget;
@@ -34,7 +34,7 @@ pub struct LoadedModel {
 }
 
 /// The memory that a model takes, in bytes; nothing where the system does not tell.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct MemoryUse {
     /// By how much the process has grown with the model and all its sessions.
     pub model_bytes: Option<u64>,

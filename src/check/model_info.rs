@@ -5,7 +5,7 @@ use predictd_text::activation::Activation;
 use predictd_text::heads::Head;
 use predictd_text::tensors::PaddingSide;
 use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::loaded_model::LoadedModel;
 
@@ -13,7 +13,7 @@ use super::loaded_model::LoadedModel;
 const MAX_LISTED_FILES: usize = 1_000;
 
 /// What a model is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ModelInfo {
     /// One line about it, from `model.toml`.
     pub description: Option<String>,
@@ -24,12 +24,12 @@ pub struct ModelInfo {
     /// Element types of the graph's constants.
     pub constants: Vec<String>,
     /// `single_label_classification`, `multi_label_classification`, `regression`, `scoring` or `token_classification`.
-    pub task: &'static str,
+    pub task: String,
     /// What is done with the scores: `softmax` (of each token, where tokens are labelled), `sigmoid` (of one logit),
     /// `sigmoids`, `probabilities` (taken as they are), or `none` for regression.
-    pub head: &'static str,
+    pub head: String,
     /// `softmax` or `sigmoid` where the graph applies that itself.
-    pub graph_activation: Option<&'static str>,
+    pub graph_activation: Option<String>,
     /// Output of the graph that holds the scores.
     pub output: String,
     /// The least probability of each label of a multi-label model that makes it an answer; none for others.
@@ -51,7 +51,7 @@ pub struct ModelInfo {
     /// True if texts, of one request or several, share runs.
     pub shares_runs: bool,
     /// Why not, if not.
-    pub unbatchable_reason: Option<&'static str>,
+    pub unbatchable_reason: Option<String>,
     /// True if a text's scores depend on the texts beside it, by what the graph says.
     pub batch_dependent: bool,
     /// Bytes of the graph and of the files that hold its weights.
@@ -63,7 +63,7 @@ pub struct ModelInfo {
 }
 
 /// The profile that live texts are compared with.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ProfileInfo {
     /// Texts that it was made of.
     pub texts: u64,
@@ -74,7 +74,7 @@ pub struct ProfileInfo {
 }
 
 /// What becomes of texts before a graph that takes tokens gets them.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct TokenLimits {
     /// Tokens of a text, special tokens included.
     pub max_tokens: usize,
@@ -83,13 +83,13 @@ pub struct TokenLimits {
     /// What happens to longer texts.
     pub on_overflow: OverflowPolicy,
     /// Which end of them is cut off: `left` or `right`.
-    pub truncation_side: &'static str,
+    pub truncation_side: String,
     /// Where padding goes: `left` or `right`.
-    pub padding_side: &'static str,
+    pub padding_side: String,
 }
 
 /// A file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct FileInfo {
     /// Name within the directory.
     pub name: String,
@@ -115,9 +115,9 @@ impl ModelInfo {
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             constants: graph.constant_types.clone(),
-            task: head.task(),
-            head: head_name(head),
-            graph_activation: pipeline.graph_activation().map(Activation::name),
+            task: head.task().to_owned(),
+            head: head_name(head).to_owned(),
+            graph_activation: pipeline.graph_activation().map(|activation| activation.name().to_owned()),
             output: pipeline.output_name().to_owned(),
             thresholds: if let Head::MultiLabel { thresholds, .. } = head { thresholds.clone() } else { Vec::new() },
             answers_with_numbers: head.is_numeric(),
@@ -127,8 +127,8 @@ impl ModelInfo {
                 max_tokens: tokenizer.max_tokens(),
                 max_tokens_named: tokenizer.has_declared_limit(),
                 on_overflow: tokenizer.on_overflow(),
-                truncation_side: side_name(tokenizer.truncation_side()),
-                padding_side: side_name(tokenizer.padding().side),
+                truncation_side: side_name(tokenizer.truncation_side()).to_owned(),
+                padding_side: side_name(tokenizer.padding().side).to_owned(),
             }),
             markup: pipeline.policy().markup,
             profile: model.drift_monitor.as_ref().map(|monitor| ProfileInfo {
@@ -138,7 +138,7 @@ impl ModelInfo {
             }),
             golden_examples: pipeline.golden().map_or(0, |golden| golden.examples.len()),
             shares_runs: model.is_batchable(),
-            unbatchable_reason: model.unbatchable_reason,
+            unbatchable_reason: model.unbatchable_reason.map(str::to_owned),
             batch_dependent: model.is_batch_dependent,
             graph_bytes: opened.graph_bytes()?,
             more_files: files.len().saturating_sub(MAX_LISTED_FILES),

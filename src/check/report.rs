@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::accuracy::AccuracyReport;
 use super::answers::{EvalSummary, ModelAnswer, UnansweredText};
@@ -20,7 +20,7 @@ const MAX_SHOWN_LABELS: usize = 5;
 const MAX_SHOWN_TEXTS: usize = 10;
 
 /// All of it, as `--json` has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct CheckReport {
     /// The directory, as it was typed.
     pub directory: String,
@@ -36,7 +36,7 @@ pub struct CheckReport {
 }
 
 /// What was found of a model that loads.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct CheckResults {
     /// What it is.
     pub model: ModelInfo,
@@ -129,7 +129,8 @@ impl Display for ModelInfo {
         for output in &self.outputs {
             write_line(f, format_args!("output      {output}"))?;
         }
-        let applied = self.graph_activation.map(|activation| format!("; the graph applies {activation} itself"));
+        let applied =
+            self.graph_activation.as_ref().map(|activation| format!("; the graph applies {activation} itself"));
         writeln!(f, "scores      output {:?}{}", self.output, applied.unwrap_or_default())?;
         if let Some(tokens) = &self.tokens {
             write_line(f, format_args!("tokens      {tokens}"))?;
@@ -154,7 +155,7 @@ impl Display for ModelInfo {
                 accuracy.map(|share| format!("; {:.2} % were answered right", 100.0 * share)).unwrap_or_default();
             write_line(f, format_args!("profile     {texts} texts, made {made}{right}"))?;
         }
-        match self.unbatchable_reason {
+        match &self.unbatchable_reason {
             Some(reason) => write!(f, "runs        one text each: {}", escape(reason)),
             None => write!(f, "runs        shared by texts"),
         }
@@ -164,8 +165,8 @@ impl Display for ModelInfo {
 impl Display for TokenLimits {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let named = if self.max_tokens_named { "" } else { " (a default)" };
-        let end = self.truncation_side;
-        let padding = self.padding_side;
+        let end = &self.truncation_side;
+        let padding = &self.padding_side;
         write!(f, "at most {}{named}; longer texts are ", self.max_tokens)?;
         match self.on_overflow {
             OverflowPolicy::Error => write!(f, "refused")?,

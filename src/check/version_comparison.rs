@@ -1,7 +1,7 @@
 //! How another version answers the same texts.
 
 use predictd_stats::to_f64;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::accuracy::{AccuracyReport, mean, share};
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer, score_distance};
@@ -9,7 +9,7 @@ use super::eval_set::EvalSet;
 use super::loaded_model::LoadedModel;
 
 /// How two versions differ. "This" is the directory that is checked, "other" the one that it is compared with.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct VersionComparison {
     /// The other directory.
     pub directory: String,
@@ -38,7 +38,7 @@ pub struct VersionComparison {
 }
 
 /// A text with other labels.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct LabelFlip {
     /// Its number.
     pub number: usize,

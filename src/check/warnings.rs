@@ -39,7 +39,7 @@ pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSum
                 .to_owned(),
         );
     }
-    if facts.tokens.is_some_and(|tokens| !tokens.max_tokens_named) {
+    if facts.tokens.as_ref().is_some_and(|tokens| !tokens.max_tokens_named) {
         found.push("no file says how many tokens a text may have: 512 are taken".to_owned());
     }
     if facts.constants.iter().any(|element| element == "float64") && facts.tokens.is_some() {

@@ -8,7 +8,7 @@ use predictd_drift::profile::{LabelCount, ProfileAccuracy};
 use predictd_drift::window::DEFAULT_WINDOW_TEXTS;
 use predictd_drift::{DriftSignal, Profile, Reference};
 use predictd_stats::to_f64;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::terminal::write_line;
 
@@ -43,7 +43,7 @@ impl SkippedTexts {
 }
 
 /// What is in a profile.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProfileReport {
     /// The file.
     pub profile: String,
@@ -72,10 +72,10 @@ pub struct ProfileReport {
 }
 
 /// Texts that a window needs to be judged by a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowRequirement {
     /// The signal.
-    pub signal: &'static str,
+    pub signal: String,
     /// How many; none if no window is judged by it.
     pub texts: Option<u64>,
 }
@@ -88,7 +88,10 @@ impl ProfileReport {
         most_frequent.truncate(MAX_LISTED_LABELS);
         let confidence = [5, 9].map(|tenths| top_bin(&profile.confidence, tenths) as u64);
         let needed = DriftSignal::ALL
-            .map(|signal| WindowRequirement { signal: signal.name(), texts: reference.min_window_texts(signal) })
+            .map(|signal| WindowRequirement {
+                signal: signal.name().to_owned(),
+                texts: reference.min_window_texts(signal),
+            })
             .to_vec();
         Self {
             profile: path.display().to_string(),

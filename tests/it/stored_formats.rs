@@ -10,9 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
+use predictd::api::drift::DriftReportView;
+use predictd::api::experiment_results::ExperimentResultsView;
+use predictd::api::feedback::{FeedbackAnswer, FeedbackPage};
+use predictd::api::models::{AuditEntryView, RegisteredModel};
+use predictd::api::predictions::Prediction;
 use predictd::experiments::receipts::ReceiptKeyring;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, predictd};
 use crate::support::databases::fresh_postgres;
 use crate::support::model_builder::sample_models::threshold_model;
@@ -48,9 +55,7 @@ impl Scene {
         if let Some(url) = &self.postgres {
             options.extend(["--database", url]);
         }
-        let mut daemon = Daemon::start_with(&self.path("models"), &self.path("data"), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
+        Daemon::start_recorded(&self.path("models"), &self.path("data"), &options)
     }
 
     /// The API key of a scope: `predict` or `admin`.
@@ -58,12 +63,10 @@ impl Scene {
         std::fs::read_to_string(self.path(&format!("{scope}.key"))).unwrap().trim().to_owned()
     }
 
-    fn predict(&self, daemon: &Daemon, text: &str) -> Value {
+    fn predict(&self, daemon: &Daemon, text: &str) -> Prediction {
         let head = format!("Authorization: Bearer {}\r\n", self.key("predict"));
         let body = json!({ "text": text, "user_id": "u" }).to_string();
-        let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", &head, &body));
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()
+        RawClient::connect(daemon.address).request(request("POST", "/predict", &head, &body)).ok()
     }
 
     fn feedback(&self, daemon: &Daemon, prediction_id: &str) -> RawResponse {
@@ -72,12 +75,10 @@ impl Scene {
         RawClient::connect(daemon.address).request(request("POST", "/feedback", &head, &body))
     }
 
-    /// Asks the admin listener; the JSON of its answer.
-    fn admin(&self, daemon: &Daemon, path: &str) -> Value {
+    /// What the admin listener answers with 200.
+    fn admin<T: DeserializeOwned>(&self, daemon: &Daemon, path: &str) -> T {
         let head = format!("Authorization: Bearer {}\r\n", self.key("admin"));
-        let answer = RawClient::connect(daemon.admin).request(request("GET", path, &head, ""));
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer.json()
+        RawClient::connect(daemon.admin).request(request("GET", path, &head, "")).ok()
     }
 
     /// Runs a command of an operator.
@@ -150,7 +151,7 @@ fn write_stored_data(scene: &Scene, upload: &Path) {
     let arms = ["--arm", "old=1:0.5", "--arm", "new=2:0.5", "--start"];
     scene.run_operator_command(&daemon, &[&["experiments", "create", "e", "--on", MODEL], &arms[..]].concat());
     let answers = PREDICT_TEXTS.map(|text| scene.predict(&daemon, text));
-    let ids = answers.each_ref().map(|answer| answer["prediction_id"].as_str().unwrap().to_owned());
+    let ids = answers.map(|answer| answer.prediction_id);
     assert_eq!(scene.feedback(&daemon, &ids[0]).status, 200);
     std::fs::write(scene.path("prediction_ids"), ids.join("\n") + "\n").unwrap();
     Scene::stop(daemon);
@@ -159,24 +160,26 @@ fn write_stored_data(scene: &Scene, upload: &Path) {
 /// A server on the stored data serves it, and goes on with it.
 fn assert_loaded(scene: &Scene) {
     let daemon = scene.start();
-    let model = scene.admin(&daemon, "/admin/models/m");
-    let versions = model["versions"].as_array().unwrap();
-    let second = versions.iter().find(|version| version["version"] == "2").unwrap();
-    assert_eq!((&model["active"], &second["metrics"]["f1"], versions.len()), (&json!("2"), &json!(0.5), 2), "{model}");
-    let history = scene.admin(&daemon, "/admin/models/m/history").to_string();
+    let model: RegisteredModel = scene.admin(&daemon, "/admin/models/m");
+    let second = model.versions.iter().find(|found| found.version == "2").unwrap();
+    assert_eq!((model.active.as_deref(), model.versions.len()), (Some("2"), 2), "{model:?}");
+    assert_eq!(second.metrics.get("f1"), Some(&0.5), "{model:?}");
+    let history: Vec<AuditEntryView> = scene.admin(&daemon, "/admin/models/m/history");
     for action in ["register", "measure", "activate"] {
-        assert!(history.contains(action), "{action}: {history}");
+        assert!(history.iter().any(|done| done.action == action), "{action}: {history:?}");
     }
-    let results = scene.admin(&daemon, "/admin/experiments/e/results");
-    assert_eq!(results["state"], "running", "{results}");
-    let requests: u64 = results["arms"].as_array().unwrap().iter().map(|arm| arm["requests"].as_u64().unwrap()).sum();
-    assert_eq!(requests, 2, "{results}");
-    assert_eq!(scene.admin(&daemon, "/admin/feedback")["feedback"][0]["actual"], json!(["a"]));
-    assert_eq!(scene.admin(&daemon, "/admin/drift")["versions"][0]["drift"]["profile"]["texts"], 400);
+    let results: ExperimentResultsView = scene.admin(&daemon, "/admin/experiments/e/results");
+    assert_eq!(results.state, "running", "{results:?}");
+    assert_eq!(results.arms.iter().map(|arm| arm.requests).sum::<u64>(), 2, "{results:?}");
+    let told: FeedbackPage = scene.admin(&daemon, "/admin/feedback");
+    assert_eq!(told.feedback[0].actual, ["a"]);
+    let drift: DriftReportView = scene.admin(&daemon, "/admin/drift");
+    assert_eq!(drift.versions[0].drift.as_ref().unwrap().profile.texts, 400);
     // The stored key opens, the golden examples hold, and feedback goes on.
     let answer = scene.predict(&daemon, PREDICT_TEXTS[0]);
-    assert_eq!(answer["prediction"], "a");
-    assert_eq!(scene.feedback(&daemon, answer["prediction_id"].as_str().unwrap()).json()["outcome"], "stored");
+    assert_eq!(label(&answer), "a");
+    let told: FeedbackAnswer = scene.feedback(&daemon, &answer.prediction_id).ok();
+    assert!(matches!(&told, FeedbackAnswer::One(status) if status.outcome == "stored"), "{told:?}");
     Scene::stop(daemon);
 }
 

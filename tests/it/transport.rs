@@ -26,11 +26,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use predictd::api::problem::Problem;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::support::answers::{kind, label};
 use crate::support::test_server::{QUESTION, TestServer, cheap_models};
 use crate::support::waiting::wait_until;
 
@@ -166,7 +169,8 @@ impl WireResponse {
         lines.find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
     }
 
-    fn json(&self) -> Value {
+    #[track_caller]
+    fn json<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
@@ -175,10 +179,10 @@ impl WireResponse {
         if self.header("content-type") != Some("application/problem+json") {
             return String::new();
         }
-        let problem = self.json();
-        assert_eq!(problem["status"], self.status, "{self:?}");
-        assert_eq!(problem["instance"].as_str(), self.header("x-request-id"), "{self:?}");
-        problem["type"].as_str().unwrap().trim_start_matches("/docs#").to_owned()
+        let problem: Problem = self.json();
+        assert_eq!(problem.status, self.status, "{self:?}");
+        assert_eq!(problem.instance.as_deref(), self.header("x-request-id"), "{self:?}");
+        kind(&problem).to_owned()
     }
 
     /// True if it says that nothing follows on its connection.
@@ -244,7 +248,7 @@ impl Connection {
     /// Sends a good request; asserts that it is answered as ever.
     async fn request_well(&mut self) {
         let answer = self.request(question_request()).await;
-        assert_eq!((answer.status, &answer.json()["prediction"]), (200, &json!("card_arrival")), "{answer:?}");
+        assert_eq!((answer.status, label(&answer.json())), (200, "card_arrival"), "{answer:?}");
     }
 
     /// Reads to the end, which must be an orderly one, and nothing but whole answers before it.

@@ -150,7 +150,7 @@ pub struct ClassView {
 }
 
 /// What was answered where something was true.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfusionCellView {
     /// The true label.
     pub actual: String,

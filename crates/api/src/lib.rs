@@ -6,7 +6,7 @@
 //! - [`experiments`], [`experiment_results`]: of `/admin/experiments`
 //! - [`reason`]: of changes of both that need a reason only
 //! - [`problem`]: of errors
-//! - [`feedback`]: of `/admin/feedback`; [`drift`]: of `/admin/drift`
+//! - [`feedback`]: of `/admin/feedback` and answers of `/feedback`; [`drift`]: of `/admin/drift`
 //!
 //! Requests refuse unknown fields. Answers accept them: the server may be newer than its client.
 

@@ -58,7 +58,7 @@ pub struct RegisteredVersion {
 }
 
 /// A model after a change.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelChangeView {
     /// Its name.
     pub name: String,

@@ -40,7 +40,7 @@ pub struct Prediction {
 }
 
 /// One value, or a list of them.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// Exactly one.
@@ -50,7 +50,7 @@ pub enum OneOrMany<T> {
 }
 
 /// A label with its score.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LabelScore {
     /// The label.
     pub label: String,
@@ -74,7 +74,7 @@ pub struct FoundEntity {
 }
 
 /// A model version.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelVersionName {
     /// Name of the model.
     pub name: String,
@@ -83,7 +83,7 @@ pub struct ModelVersionName {
 }
 
 /// An arm of an experiment.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArmAttribution {
     /// The experiment.
     pub name: String,

@@ -116,7 +116,7 @@ pub struct GpuMeasurementView {
 }
 
 /// What a model takes.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TextLimits {
     /// Characters of a text.
     pub max_text_chars: usize,

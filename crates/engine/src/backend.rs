@@ -26,7 +26,7 @@ use ndarray::Array2;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::Batch;
 use predictd_text::signature::Signature;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::placement_result::Placement;
 
@@ -92,7 +92,7 @@ pub struct GraphInfo {
 }
 
 /// An input or an output of a graph.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorInfo {
     /// The graph's own name for it.
     pub name: String,

@@ -7,11 +7,12 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use predictd_api::feedback::{FeedbackAnswer, FeedbackItem, FeedbackItemOutcome, FeedbackStatus};
 use predictd_api::problem::{FieldError, Problem};
 use predictd_experiments::receipts::ReceiptError;
 use predictd_inference::feedback_service::{Feedback, FeedbackError};
 use predictd_registry::feedback::FeedbackWriteOutcome;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use super::body::{RequestBody, ValidatedJson};
@@ -147,49 +148,6 @@ impl RequestBody for FeedbackRequest {
     }
 }
 
-/// What became of what was told.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum FeedbackAnswer {
-    /// Of one thing.
-    One(FeedbackStatus),
-    /// Of each of a list, in its order.
-    Many {
-        /// One for each.
-        results: Vec<FeedbackItem>,
-    },
-}
-
-/// What became of one thing.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FeedbackStatus {
-    /// `stored`; `corrected` if something else was told before; `unchanged` if the same was; `waiting` if it is on disk until the database answers.
-    pub outcome: &'static str,
-}
-
-/// What became of one thing of a list.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FeedbackItem {
-    /// Its place in the request, from 0.
-    pub index: usize,
-    /// The outcome, or an error.
-    #[serde(flatten)]
-    pub result: FeedbackItemOutcome,
-}
-
-/// The outcome of one thing of a list, or why it was not taken.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum FeedbackItemOutcome {
-    /// It was taken.
-    Accepted(FeedbackStatus),
-    /// It was not; the others are not concerned.
-    Rejected {
-        /// Why.
-        error: Box<Problem>,
-    },
-}
-
 /// Tell the true labels of earlier answers.
 ///
 /// Late, in any order, and as often as you like: what is told twice is kept once, and what is told last of an answer counts.
@@ -221,33 +179,31 @@ pub async fn feedback(
         text: truth.text,
     });
     let outcomes = app.feedback.submit(app.models.require_registry()?, feedback.collect(), &caller.to_string()).await?;
-    let answer = Json(FeedbackAnswer::from_outcomes(outcomes, is_list)?);
+    let answer = Json(answer_in_request_form(outcomes, is_list)?);
     Ok((reservation.map(Extension), answer).into_response())
 }
 
-impl FeedbackAnswer {
-    /// In the form of the request. The error of a single piece of feedback is that of the request.
-    fn from_outcomes(
-        outcomes: Vec<Result<FeedbackWriteOutcome, FeedbackError>>,
-        is_list: bool,
-    ) -> Result<Self, ApiError> {
-        let mut results = Vec::with_capacity(outcomes.len());
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            let status = outcome.map(|outcome| FeedbackStatus { outcome: outcome.name() });
-            if !is_list {
-                return status.map(Self::One).map_err(|error| to_api_error(error, ""));
-            }
-            let result = match status {
-                Ok(status) => FeedbackItemOutcome::Accepted(status),
-                Err(error) => {
-                    let error = to_api_error(error, &format!("/{index}"));
-                    FeedbackItemOutcome::Rejected { error: Box::new(error.to_problem(None)) }
-                }
-            };
-            results.push(FeedbackItem { index, result });
+/// In the form of the request. The error of a single piece of feedback is that of the request.
+fn answer_in_request_form(
+    outcomes: Vec<Result<FeedbackWriteOutcome, FeedbackError>>,
+    is_list: bool,
+) -> Result<FeedbackAnswer, ApiError> {
+    let mut results = Vec::with_capacity(outcomes.len());
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        let status = outcome.map(|outcome| FeedbackStatus { outcome: outcome.name().into() });
+        if !is_list {
+            return status.map(FeedbackAnswer::One).map_err(|error| to_api_error(error, ""));
         }
-        Ok(Self::Many { results })
+        let result = match status {
+            Ok(status) => FeedbackItemOutcome::Accepted(status),
+            Err(error) => {
+                let error = to_api_error(error, &format!("/{index}"));
+                FeedbackItemOutcome::Rejected { error: Box::new(error.to_problem(None)) }
+            }
+        };
+        results.push(FeedbackItem { index, result });
     }
+    Ok(FeedbackAnswer::Many { results })
 }
 
 /// The error of the piece of feedback at `pointer`.

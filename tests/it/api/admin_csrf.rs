@@ -42,7 +42,7 @@ async fn admin_foreign_host_header_is_refused() {
     for route in admin_targets(&server) {
         for host in ["evil.example", "evil.example:8001", "192.0.2.1", "localhost.evil.example", ""] {
             let answer = send_raw(&server, &route, &format!("Host: {host}\r\n{JSON_CONTENT_TYPE}"), "{}");
-            assert_eq!((answer.status, answer.problem().as_str()), (403, "host-not-allowed"), "{route:?} {host}");
+            assert_eq!((answer.status, answer.problem_kind().as_str()), (403, "host-not-allowed"), "{route:?} {host}");
         }
         // A name in the target counts as well.
         let target = (route.0, format!("http://evil.example{}", route.1));
@@ -94,7 +94,7 @@ async fn admin_write_with_foreign_origin_is_refused() {
                 assert_ne!(answer.status, 403, "{route:?}");
                 assert_eq!(answer.header("access-control-allow-origin"), None, "{route:?}: a page cannot read it");
             } else {
-                assert_eq!((answer.status, answer.problem().as_str()), (403, "origin-not-allowed"), "{route:?}");
+                assert_eq!((answer.status, answer.problem_kind().as_str()), (403, "origin-not-allowed"), "{route:?}");
             }
         }
         let own = format!("Host: localhost:8001\r\nOrigin: http://localhost:8001\r\n{JSON_CONTENT_TYPE}");
@@ -114,7 +114,11 @@ async fn admin_write_with_form_content_type_is_refused() {
         ] {
             let headers = format!("Host: localhost\r\nContent-Type: {kind}\r\n");
             let answer = send_raw(&server, &route, &headers, "{}");
-            assert_eq!((answer.status, answer.problem().as_str()), (415, "unsupported-media-type"), "{route:?} {kind}");
+            assert_eq!(
+                (answer.status, answer.problem_kind().as_str()),
+                (415, "unsupported-media-type"),
+                "{route:?} {kind}"
+            );
         }
         let untyped = send_raw(&server, &route, "Host: localhost\r\n", "{}");
         let upload = route.1.starts_with("/admin/store/");

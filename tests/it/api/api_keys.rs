@@ -42,7 +42,7 @@ async fn api_key_every_route_requires_its_scope() {
     assert_eq!(ring.run_keys_command(&["revoke", "old"]).0, 0);
     let server = ring.start_server(models.path(), &[]).await;
     // The routes come from the server, so that none is forgotten; `None` is a route for everybody.
-    let api = server.get("/openapi.json").await.json();
+    let api = server.get("/openapi.json").await.json::<Value>();
     let mut routes: Vec<(String, Method, String, Option<String>)> = Vec::new();
     for (path, methods) in api["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -103,7 +103,7 @@ async fn api_key_every_route_requires_its_scope() {
             let reply = at(Some(key)).await;
             assert_eq!(reply.status, expected, "{method} {path} with the scope {own}: {}", reply.body);
             if expected == 403 {
-                assert_eq!(reply.problem(), "forbidden");
+                assert_eq!(reply.problem_kind(), "forbidden");
             }
         }
         for stranger in &strangers {
@@ -114,16 +114,16 @@ async fn api_key_every_route_requires_its_scope() {
             }
             // So many wrong keys in a second are too many; the right ones went on working all the time.
             if reply.status == 429 {
-                assert!(stranger.is_some() && reply.problem() == "rate-limited");
+                assert!(stranger.is_some() && reply.problem_kind() == "rate-limited");
                 continue;
             }
             assert_eq!(
-                (reply.status, reply.problem().as_str()),
+                (reply.status, reply.problem_kind().as_str()),
                 (401, "unauthenticated"),
                 "{method} {path} {stranger:?}"
             );
             assert_eq!(reply.headers["www-authenticate"], "Bearer realm=\"predictd\"");
-            let mut problem = reply.json();
+            let mut problem = reply.json::<Value>();
             problem.as_object_mut().unwrap().remove("instance");
             bodies.insert(problem.to_string());
         }
@@ -259,7 +259,7 @@ async fn api_key_guessing_is_rate_limited_without_side_effects() {
         *statuses.entry(guess.status).or_insert(0) += 1;
         if guess.status == 429 {
             assert_eq!(
-                (guess.problem().as_str(), guess.headers["retry-after"].to_str().unwrap()),
+                (guess.problem_kind().as_str(), guess.headers["retry-after"].to_str().unwrap()),
                 ("rate-limited", "1")
             );
         }

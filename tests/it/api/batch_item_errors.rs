@@ -1,7 +1,9 @@
 //! A text that cannot be answered has an error in its place, and the others of its batch are answered.
 
-use serde_json::{Value, json};
+use predictd::api::predictions::{BatchAnswer, BatchItem};
+use serde_json::json;
 
+use crate::support::answers::{answered, failed, field_errors, label};
 use crate::support::raw_client::{RawClient, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models, shipped_models};
 
@@ -15,11 +17,10 @@ const UNANSWERABLE_TEXTS: [(&str, &str); 6] = [
     ("<a href='javascript:x'>y</a>", "a text must not contain markup with a javascript: URL"),
 ];
 
-fn assert_item_error(item: &Value, pointer: &str, detail: &str) {
-    let error = &item["error"];
-    assert_eq!((&error["type"], &error["status"]), (&json!("/docs#invalid-request"), &json!(422)), "{item}");
-    assert_eq!(error["errors"], json!([{ "pointer": pointer, "detail": detail }]), "{item}");
-    assert!(item["prediction"].is_null(), "{item}");
+fn assert_item_error(item: &BatchItem, pointer: &str, detail: &str) {
+    let error = failed(item);
+    assert_eq!((error.kind.as_str(), error.status), ("/docs#invalid-request", 422), "{item:?}");
+    assert_eq!(field_errors(error), [(pointer, detail)], "{item:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,20 +33,19 @@ async fn batch_unanswerable_text_gets_error_at_its_index() {
                 let mut texts = vec![QUESTION; good];
                 texts.insert(good / 2, fault);
                 let reply = server.post_json("/batch_predict", json!({ "texts": texts, "model": model })).await;
-                assert_eq!(reply.status, 200, "{fault:?}: {}", reply.body);
-                let results = reply.json()["results"].clone();
-                for (index, item) in results.as_array().unwrap().iter().enumerate() {
-                    assert_eq!(item["text_index"], index);
+                assert_eq!(reply.body.matches("\"prediction\":").count(), good, "{fault:?}: {}", reply.body);
+                for (index, item) in reply.ok::<BatchAnswer>().results.iter().enumerate() {
+                    assert_eq!(item.text_index, index);
                     if index == good / 2 {
                         assert_item_error(item, &format!("/texts/{index}"), detail);
                     } else {
-                        assert_eq!(item["prediction"], "card_arrival", "{fault:?}: {item}");
+                        assert_eq!(label(answered(item)), "card_arrival", "{fault:?}: {item:?}");
                     }
                 }
             }
             let alone = server.post_json("/predict", json!({ "text": fault, "model": model })).await;
-            assert_eq!((alone.status, alone.problem().as_str()), (422, "invalid-request"), "{fault:?}");
-            assert_eq!(alone.json()["errors"], json!([{ "pointer": "/text", "detail": detail }]));
+            assert_eq!((alone.status, alone.problem_kind().as_str()), (422, "invalid-request"), "{fault:?}");
+            assert_eq!(field_errors(&alone.problem()), [("/text", detail)]);
         }
     }
 }
@@ -56,9 +56,9 @@ async fn batch_every_item_error_is_reported() {
     let texts: Vec<&str> = UNANSWERABLE_TEXTS.iter().map(|(fault, _)| *fault).collect();
     // A bare list, and no good text at all.
     let reply = server.post_json("/batch_predict", json!(texts)).await;
-    assert_eq!(reply.status, 200, "{}", reply.body);
-    let results = reply.json()["results"].clone();
-    assert_eq!(results.as_array().unwrap().len(), UNANSWERABLE_TEXTS.len());
+    assert!(!reply.body.contains("\"prediction\":"), "{}", reply.body);
+    let results = reply.ok::<BatchAnswer>().results;
+    assert_eq!(results.len(), UNANSWERABLE_TEXTS.len());
     for (index, (_, detail)) in UNANSWERABLE_TEXTS.iter().enumerate() {
         assert_item_error(&results[index], &format!("/{index}"), detail);
     }

@@ -6,9 +6,16 @@ mod texts;
 
 use std::collections::BTreeMap;
 
+use predictd::api::feedback::{
+    ExportedFeedback, FeedbackAnswer, FeedbackItem, FeedbackItemOutcome, FeedbackPage, FeedbackStatus,
+};
+use predictd::api::predictions::{BatchAnswer, OneOrMany, Prediction};
+use predictd::api::problem::Problem;
 use serde_json::{Value, json};
 
+use crate::support::answers::{answered, kind, label};
 use crate::support::daemon::{Daemon, predictd, serve_command};
+use crate::support::daemon_requests::{post, post_ok, stored_feedback};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::sample_models::entailment_model;
 use crate::support::raw_client::{RawClient, RawResponse, get, metric, request};
@@ -33,29 +40,42 @@ impl Scene {
 
 /// The receipt of an answer to this text, and what it was.
 fn predict_for_receipt(daemon: &Daemon, text: &str) -> (String, String) {
-    let answer = RawClient::connect(daemon.address).request(request(
-        "POST",
-        "/predict",
-        "",
-        &json!({ "text": text }).to_string(),
-    ));
-    let answer = answer.json();
-    (answer["prediction_id"].as_str().unwrap().to_owned(), answer["prediction"].as_str().unwrap().to_owned())
+    let answer = daemon.predict(text);
+    (answer.prediction_id.clone(), label(&answer).to_owned())
 }
 
 fn post_feedback(daemon: &Daemon, body: &Value) -> RawResponse {
-    RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &body.to_string()))
+    post(daemon.address, "/feedback", body)
 }
 
 fn feedback_outcome(daemon: &Daemon, body: &Value) -> String {
-    let answer = post_feedback(daemon, body);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["outcome"].as_str().unwrap().to_owned()
+    post_feedback(daemon, body).ok::<FeedbackStatus>().outcome.into_owned()
 }
 
-/// All that was told, by the admin listener.
-fn list_feedback(daemon: &Daemon) -> Vec<Value> {
-    RawClient::connect(daemon.admin).request(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone()
+/// The outcome of each item of a list.
+fn list_outcomes(answer: &RawResponse) -> Vec<FeedbackItem> {
+    match answer.ok() {
+        FeedbackAnswer::Many { results } => results,
+        FeedbackAnswer::One(status) => panic!("no list: {status:?}"),
+    }
+}
+
+/// The outcome of an item that was taken.
+#[track_caller]
+fn accepted(item: &FeedbackItem) -> &str {
+    match &item.result {
+        FeedbackItemOutcome::Accepted(status) => &status.outcome,
+        FeedbackItemOutcome::Rejected { error } => panic!("item {} was refused: {error:?}", item.index),
+    }
+}
+
+/// Why an item was not taken.
+#[track_caller]
+fn rejected(item: &FeedbackItem) -> &Problem {
+    match &item.result {
+        FeedbackItemOutcome::Rejected { error } => error,
+        FeedbackItemOutcome::Accepted(status) => panic!("item {} was taken: {status:?}", item.index),
+    }
 }
 
 #[test]
@@ -66,8 +86,8 @@ fn feedback_repeated_latest_value_wins_after_restart() {
     let other = if predicted == "a" { "b" } else { "a" };
     assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": other })), "stored");
     assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": [other] })), "unchanged");
-    let found = list_feedback(&daemon);
-    assert_eq!((found.len(), &found[0]["actual"], &found[0]["correct"]), (1, &json!([other]), &json!(false)));
+    let found = stored_feedback(&daemon);
+    assert_eq!((found.len(), found[0].actual.as_slice(), found[0].correct), (1, &[other.to_owned()][..], false));
     assert_eq!(
         feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": predicted, "text": "10 20" })),
         "corrected"
@@ -75,17 +95,15 @@ fn feedback_repeated_latest_value_wins_after_restart() {
     daemon.stop();
 
     let daemon = scene.start(&[]);
-    let found = list_feedback(&daemon);
+    let found = stored_feedback(&daemon);
     assert_eq!(found.len(), 1);
     let one = &found[0];
-    assert_eq!((&one["model"], &one["version"], &one["arm"]), (&json!("m"), &json!("1"), &json!("")));
-    assert_eq!(
-        (&one["predicted"], &one["actual"], &one["correct"]),
-        (&json!([predicted]), &json!([predicted]), &json!(true))
-    );
-    assert_eq!((&one["text"], &one["who"]), (&json!("10 20"), &json!("127.0.0.1")));
-    assert!(one["confidence"].as_f64().is_some_and(|confidence| (0.5..=1.0).contains(&confidence)), "{one}");
-    let times = ["made", "told"].map(|field| humantime::parse_rfc3339(one[field].as_str().unwrap()).unwrap());
+    assert_eq!((one.model.as_str(), one.version.as_str(), one.arm.as_str()), ("m", "1", ""));
+    assert_eq!([&one.predicted, &one.actual], [&[predicted.as_str()]; 2]);
+    assert!(one.correct);
+    assert_eq!((one.text.as_deref(), one.who.as_str()), (Some("10 20"), "127.0.0.1"));
+    assert!((0.5..=1.0).contains(&one.confidence), "{one:?}");
+    let times = [&one.made, &one.told].map(|time| humantime::parse_rfc3339(time).unwrap());
     assert!(times[0] <= times[1] + std::time::Duration::from_millis(1));
     assert_eq!(metric(daemon.admin, r#"predictd_feedback_total{outcome="stored"}"#), 0);
 }
@@ -107,20 +125,13 @@ fn feedback_list_each_item_has_its_outcome() {
         { "prediction_id": second, "actual": "a" },
     ]);
     let answer = post_feedback(&daemon, &list);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let results = answer.json()["results"].as_array().unwrap().clone();
-    let said: Vec<String> = results
-        .iter()
-        .map(|one| {
-            one["outcome"].as_str().or(one["error"]["type"].as_str()).unwrap().trim_start_matches("/docs#").to_owned()
-        })
-        .collect();
-    let expected =
-        ["stored", "unknown-prediction", "invalid-request", "invalid-request", "stored", "unchanged", "corrected"];
-    assert_eq!(said, expected);
-    assert!(results.iter().enumerate().all(|(place, one)| one["index"] == place));
-    assert_eq!(results[2]["error"]["errors"][0]["pointer"], "/2/actual");
-    assert_eq!(list_feedback(&daemon).len(), 2);
+    let results = list_outcomes(&answer);
+    assert_eq!([0, 4, 5, 6].map(|place| accepted(&results[place])), ["stored", "stored", "unchanged", "corrected"]);
+    let kinds = ["unknown-prediction", "invalid-request", "invalid-request"];
+    assert_eq!([1, 2, 3].map(|place| kind(rejected(&results[place]))), kinds);
+    assert!(results.iter().map(|item| item.index).eq(0..7));
+    assert_eq!(rejected(&results[2]).errors[0].pointer, "/2/actual");
+    assert_eq!(stored_feedback(&daemon).len(), 2);
     for (outcome, count) in [("stored", 2), ("unchanged", 1), ("corrected", 1), ("refused", 3), ("waiting", 0)] {
         let name = format!("predictd_feedback_total{{outcome=\"{outcome}\"}}");
         assert_eq!(metric(daemon.admin, &name), count, "{name}");
@@ -128,17 +139,16 @@ fn feedback_list_each_item_has_its_outcome() {
 }
 
 /// What is kept of an answer to this request after that was told.
-fn stored_after_feedback(daemon: &Daemon, asked: &Value, actual: &Value) -> Value {
-    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &asked.to_string())).json();
-    assert_eq!(
-        feedback_outcome(daemon, &json!({ "prediction_id": answer["prediction_id"], "actual": actual })),
-        "stored"
-    );
-    let kept = list_feedback(daemon).pop().unwrap();
-    assert_eq!(
-        kept["predicted"],
-        answer["prediction"].as_array().map_or(json!([answer["prediction"]]), |all| json!(all))
-    );
+fn stored_after_feedback(daemon: &Daemon, asked: &Value, actual: &Value) -> ExportedFeedback {
+    let answer: Prediction = post_ok(daemon.address, "/predict", asked);
+    let outcome = feedback_outcome(daemon, &json!({ "prediction_id": answer.prediction_id, "actual": actual }));
+    assert_eq!(outcome, "stored");
+    let kept = stored_feedback(daemon).pop().unwrap();
+    let predicted = match answer.prediction.unwrap() {
+        OneOrMany::One(label) => vec![label],
+        OneOrMany::Many(labels) => labels,
+    };
+    assert_eq!(kept.predicted, predicted);
     kept
 }
 
@@ -150,7 +160,7 @@ fn feedback_empty_label_list_is_scored() {
     let daemon = scene.start(&["--default-model", "tags"]);
     for (actual, correct) in [(json!([]), true), (json!(["b"]), false)] {
         let kept = stored_after_feedback(&daemon, &json!({ "text": "10" }), &actual);
-        assert_eq!((&kept["predicted"], &kept["correct"]), (&json!([]), &json!(correct)));
+        assert_eq!((kept.predicted.is_empty(), kept.correct), (true, correct));
     }
 }
 
@@ -161,7 +171,7 @@ fn feedback_zero_shot_label_is_scored() {
     let daemon = scene.start(&["--default-model", "judge"]);
     let ask = json!({ "text": "10", "labels": ["20", "40"], "hypothesis_template": "{}" });
     for (actual, correct) in [("40", true), ("20", false), ("none of these", false)] {
-        assert_eq!(stored_after_feedback(&daemon, &ask, &json!(actual))["correct"], json!(correct));
+        assert_eq!(stored_after_feedback(&daemon, &ask, &json!(actual)).correct, correct);
     }
 }
 
@@ -190,14 +200,14 @@ fn feedback_invalid_item_is_refused_with_pointer() {
         (json!("x"), 422, "invalid-request"),
     ] {
         let answer = post_feedback(&daemon, &body);
-        assert_eq!((answer.status, &*answer.problem()), (status, problem), "{body}");
+        assert_eq!((answer.status, &*answer.problem_kind()), (status, problem), "{body}");
         assert!(!answer.body.contains("nonsense"), "{answer:?}");
     }
     let many: Vec<Value> = (0..10_001).map(|_| json!({ "prediction_id": "x", "actual": "a" })).collect();
     let answer = post_feedback(&daemon, &json!(many));
     assert_eq!(answer.status, 422);
     assert!(answer.body.contains("10001 things told, where 1 to 10000"), "{answer:?}");
-    assert!(list_feedback(&daemon).is_empty());
+    assert!(stored_feedback(&daemon).is_empty());
     for query in ["after=x", "after=1", "colour=red"] {
         assert_eq!(
             RawClient::connect(daemon.admin).request(get(&format!("/admin/feedback?{query}"))).status,
@@ -217,23 +227,15 @@ fn feedback_export_keeps_order_in_csv_and_json() {
     let mut expected = BTreeMap::new();
     for batch in 0..batches {
         let texts: Vec<String> = (0..each).map(|number| format!("{} {batch},\n\"x\"", number % 90)).collect();
-        let answer = RawClient::connect(daemon.address).request(request(
-            "POST",
-            "/batch_predict",
-            "",
-            &json!(texts).to_string(),
-        ));
-        let answers = answer.json()["results"].as_array().unwrap().clone();
+        let answers: BatchAnswer = post_ok(daemon.address, "/batch_predict", &json!(texts));
         let truth: Vec<Value> = answers
+            .results
             .iter()
             .zip(&texts)
-            .map(|(answer, text)| json!({ "prediction_id": answer["prediction_id"], "actual": "b", "text": text }))
+            .map(|(item, text)| json!({ "prediction_id": answered(item).prediction_id, "actual": "b", "text": text }))
             .collect();
-        let answer = post_feedback(&daemon, &json!(truth));
-        assert!(
-            answer.json()["results"].as_array().unwrap().iter().all(|one| one["outcome"] == "stored"),
-            "{answer:?}"
-        );
+        let told = list_outcomes(&post_feedback(&daemon, &json!(truth)));
+        assert!(told.iter().all(|item| accepted(item) == "stored"), "{told:?}");
         for (number, text) in texts.iter().enumerate() {
             expected.insert(batch * each + number, text.clone());
         }
@@ -246,8 +248,8 @@ fn feedback_export_keeps_order_in_csv_and_json() {
     };
     let texts: Vec<String> = expected.into_values().collect();
     let lines = export(&["--format", "jsonl"]);
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().map(|line| line["text"].as_str().unwrap()).eq(texts.iter().map(String::as_str)));
+    let lines: Vec<ExportedFeedback> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().map(|line| line.text.as_ref().unwrap()).eq(&texts));
     let table = export(&["--model", "m"]);
     let mut table = csv::Reader::from_reader(table.as_bytes());
     assert_eq!(table.headers().unwrap().len(), 12);
@@ -273,12 +275,12 @@ fn feedback_requires_feedback_scope() {
         RawClient::connect(address).request(request(method, path, headers, &body.to_string()))
     };
     let answer = ask(daemon.address, "POST", "/predict", &predict, &json!({ "text": "10" }));
-    let truth = json!({ "prediction_id": answer.json()["prediction_id"], "actual": "a" });
+    let truth = json!({ "prediction_id": answer.json::<Prediction>().prediction_id, "actual": "a" });
     assert_eq!(ask(daemon.address, "POST", "/feedback", "", &truth).status, 401);
     assert_eq!(ask(daemon.address, "POST", "/feedback", &predict, &truth).status, 403);
     assert_eq!(ask(daemon.address, "POST", "/feedback", &feedback, &truth).status, 200);
     let export =
         |headers: &str| RawClient::connect(daemon.admin).request(request("GET", "/admin/feedback", headers, ""));
     assert_eq!((export(&feedback).status, export(&admin).status), (403, 200));
-    assert_eq!(export(&admin).json()["feedback"][0]["who"], "key feedback");
+    assert_eq!(export(&admin).json::<FeedbackPage>().feedback[0].who, "key feedback");
 }

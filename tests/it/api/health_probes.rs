@@ -1,5 +1,6 @@
 //! `/health`, `/livez` and `/readyz`.
 
+use predictd::api::health::HealthReport;
 use serde_json::json;
 
 use crate::support::test_server::{CHEAP_MODEL, TestServer, cheap_models};
@@ -13,7 +14,7 @@ async fn probes_report_server_state() {
     let model = json!({ "name": CHEAP_MODEL, "version": "1", "device": "cpu", "state": "ready" });
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
-        health.json(),
+        health.json::<serde_json::Value>(),
         json!({ "status": "healthy", "version": version, "registry": "current", "models": [model] })
     );
     assert_eq!((live.status, live.body.as_str(), ready.status, ready.body.as_str()), (200, "live\n", 200, "ready\n"));
@@ -21,7 +22,7 @@ async fn probes_report_server_state() {
     let health = server.get("/health").await;
     let live = server.get("/livez").await;
     let ready = server.get("/readyz").await;
-    assert_eq!((health.status, &health.json()["status"], live.status), (503, &json!("unhealthy"), 200));
-    assert_eq!((ready.status, ready.problem().as_str()), (503, "shutting-down"));
+    assert_eq!((health.status, health.json::<HealthReport>().status.as_str(), live.status), (503, "unhealthy", 200));
+    assert_eq!((ready.status, ready.problem_kind().as_str()), (503, "shutting-down"));
     assert!(ready.headers.contains_key("retry-after"));
 }

@@ -1,11 +1,13 @@
 //! Requests that are wrong as HTTP: sizes, methods, media types, broken bodies, and whole
 //! families of damaged bodies.
 
+use predictd::api::predictions::BatchAnswer;
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::answers::{failed, field_errors};
 use crate::support::problems::{CANARY, assert_alive, assert_safe_problem};
 use crate::support::test_server::{QUESTION, Response, TestServer, send_request};
 
@@ -39,14 +41,14 @@ async fn text_limit_counts_characters() {
         ] {
             assert_eq!(server.post_json(path, good).await.status, 200, "{letter}");
             let reply = server.post_json(path, bad).await;
-            let error = json!({ "pointer": pointer, "detail": "a text must have at most 64 characters" });
+            let errors = [(pointer, "a text must have at most 64 characters")];
             if path == "/predict" {
                 assert_eq!((reply.status, assert_safe_problem(&reply, letter).as_str()), (422, "invalid-request"));
-                assert_eq!(reply.json()["errors"], json!([error]));
+                assert_eq!(field_errors(&reply.problem()), errors);
             } else {
-                assert_eq!(reply.status, 200, "{}", reply.body);
-                let last = reply.json()["results"].as_array().unwrap().last().unwrap()["error"].clone();
-                assert_eq!((&last["status"], &last["errors"]), (&json!(422), &json!([error])));
+                let batch = reply.ok::<BatchAnswer>().results;
+                let last = failed(batch.last().unwrap());
+                assert_eq!((last.status, field_errors(last).as_slice()), (422, errors.as_slice()));
             }
         }
     }
@@ -91,9 +93,9 @@ async fn batch_limit_counts_texts() {
             if status == 422 {
                 assert_eq!(assert_safe_problem(&reply, "batch"), "invalid-request");
                 let detail = format!("there are {count} texts, where 1 to 3 are possible");
-                assert_eq!(reply.json()["errors"], json!([{ "pointer": pointer, "detail": detail }]));
+                assert_eq!(field_errors(&reply.problem()), [(pointer, detail.as_str())]);
             } else {
-                assert_eq!(reply.json()["results"].as_array().unwrap().len(), count);
+                assert_eq!(reply.json::<BatchAnswer>().results.len(), count);
             }
         }
         assert_alive(&server).await;
@@ -213,7 +215,7 @@ async fn content_type_other_than_utf8_json_is_415() {
             );
             assert_eq!(reply.headers["accept-post"], "application/json");
             assert_eq!(reply.headers["accept-encoding"], "gzip, identity");
-            assert_eq!(reply.json()["detail"], detail, "{headers:?}");
+            assert_eq!(reply.problem().detail, detail, "{headers:?}");
         }
         assert_alive(&server).await;
     }

@@ -1,20 +1,23 @@
 //! Bodies that are wrong: each is refused with its status, its problem and its place, gives
 //! nothing away, and leaves the server as it was.
 
-use serde_json::{Value, json};
+use predictd::api::predictions::Prediction;
+use predictd::api::problem::Problem;
+use serde_json::json;
 
+use crate::support::answers::field_errors;
 use crate::support::problems::{CANARY, assert_alive, assert_safe_problem};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer};
 
 /// Posts a body; asserts its status and kind, and that a good request works after it.
-async fn assert_refused(server: &TestServer, path: &str, body: impl Into<Vec<u8>>, expected: (u16, &str)) -> Value {
+async fn assert_refused(server: &TestServer, path: &str, body: impl Into<Vec<u8>>, expected: (u16, &str)) -> Problem {
     let body = body.into();
     let sent = String::from_utf8_lossy(&body).into_owned();
     let reply = server.post(path, body).await;
     let kind = assert_safe_problem(&reply, &sent);
     assert_eq!((reply.status, kind.as_str()), expected, "{path} {sent:.200}: {}", reply.body);
     assert_alive(server).await;
-    reply.json()
+    reply.problem()
 }
 
 #[tokio::test]
@@ -61,7 +64,7 @@ async fn body_not_json_is_400() {
             let reply = server.post(path, body.clone()).await;
             let kind = assert_safe_problem(&reply, name);
             assert_eq!((reply.status, kind.as_str()), (400, "malformed-json"), "{name} on {path}: {}", reply.body);
-            let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+            let detail = reply.problem().detail;
             assert!(detail.starts_with("The body is not valid JSON (line "), "{name}: {detail}");
             assert_alive(&server).await;
         }
@@ -106,16 +109,16 @@ async fn body_wrong_shape_is_422_with_pointer() {
     ];
     for (path, body, pointer, detail) in cases {
         let problem = assert_refused(&server, path, body.to_string(), (422, "invalid-request")).await;
-        assert_eq!(problem["errors"], json!([{ "pointer": pointer, "detail": detail }]), "{path} {body}");
+        assert_eq!(field_errors(&problem), [(pointer, detail)], "{path} {body}");
         let place = if pointer.is_empty() { "body" } else { pointer };
-        assert_eq!(problem["detail"], format!("{place}: {detail}"));
+        assert_eq!(problem.detail, format!("{place}: {detail}"));
     }
     for (path, body) in [
         ("/predict", format!(r#"{{"text":"{t}","text":"{t}"}}"#)),
         ("/batch_predict", format!(r#"{{"texts":["{t}"],"texts":["{t}"]}}"#)),
     ] {
         let problem = assert_refused(&server, path, body, (422, "invalid-request")).await;
-        assert!(problem["detail"].as_str().unwrap().contains("stands there twice"), "{problem}");
+        assert!(problem.detail.contains("stands there twice"), "{problem:?}");
     }
 }
 
@@ -133,7 +136,7 @@ async fn text_unanswerable_is_422() {
     ] {
         let problem =
             assert_refused(&server, "/predict", json!({ "text": text }).to_string(), (422, "invalid-request")).await;
-        assert_eq!(problem["errors"], json!([{ "pointer": "/text", "detail": detail }]), "{text:?}");
+        assert_eq!(field_errors(&problem), [("/text", detail)], "{text:?}");
     }
 }
 
@@ -142,8 +145,7 @@ async fn problem_lists_every_wrong_field() {
     let server = TestServer::start_cheap(&[]).await;
     let body = json!({ "text": "", "top_k": 0, "model": "../x", "version": "A", "user_id": "" });
     let problem = assert_refused(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
-    let errors = problem["errors"].as_array().unwrap();
-    let pointers: Vec<&str> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+    let pointers: Vec<&str> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
     assert_eq!(pointers, ["/model", "/text", "/top_k", "/user_id", "/version"]);
 }
 
@@ -163,8 +165,8 @@ async fn problem_echoes_field_names_cut_and_escaped() {
     // A name cannot break out of the answer: the line end and the quote come back escaped.
     let body = r#"{"text":"a","a\"b\nc/d~e":1}"#;
     let problem = assert_refused(&server, "/predict", body, (422, "invalid-request")).await;
-    assert_eq!(problem["errors"][0]["pointer"], "/a\"b\nc~1d~0e");
-    assert!(!problem["detail"].as_str().unwrap().contains("unknown field `a\"b\nc"), "{problem}");
+    assert_eq!(problem.errors[0].pointer, "/a\"b\nc~1d~0e");
+    assert!(!problem.detail.contains("unknown field `a\"b\nc"), "{problem:?}");
 }
 
 #[tokio::test]
@@ -200,7 +202,7 @@ async fn top_k_outside_1_to_1000_is_422() {
     let server = TestServer::start_cheap(&[]).await;
     for (top_k, labels) in [("1", 1), ("2", 2), ("77", 77), ("1000", 77), ("2.0", 2), ("1e3", 77)] {
         let reply = server.post("/predict", format!(r#"{{"text":"{QUESTION}","top_k":{top_k}}}"#)).await;
-        assert_eq!(reply.json()["top"].as_array().unwrap().len(), labels, "{top_k}");
+        assert_eq!(reply.json::<Prediction>().top.unwrap().len(), labels, "{top_k}");
     }
     let range = "top_k must be between 1 and 1000";
     let number = "expected a whole number from 0 to 4294967295";
@@ -223,7 +225,7 @@ async fn top_k_outside_1_to_1000_is_422() {
         {
             let body = format!("{{{text},\"top_k\":{top_k}}}");
             let problem = assert_refused(&server, path, body, (422, "invalid-request")).await;
-            assert_eq!(problem["errors"], json!([{ "pointer": "/top_k", "detail": detail }]), "{top_k}");
+            assert_eq!(field_errors(&problem), [("/top_k", detail)], "{top_k}");
         }
     }
 }
@@ -246,13 +248,13 @@ async fn model_name_unknown_is_404_invalid_is_422() {
         for name in names {
             let body = json!({ "text": CANARY, field: name });
             let problem = assert_refused(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
-            assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"), "{name:?}");
+            assert_eq!(problem.errors[0].pointer, format!("/{field}"), "{name:?}");
         }
     }
     for user in [String::new(), "u".repeat(257)] {
         let body = json!({ "texts": [CANARY], "user_id": user });
         let problem = assert_refused(&server, "/batch_predict", body.to_string(), (422, "invalid-request")).await;
-        assert_eq!(problem["errors"][0]["pointer"], "/user_id");
+        assert_eq!(problem.errors[0].pointer, "/user_id");
     }
     let longest_user = json!({ "text": QUESTION, "user_id": "é".repeat(256) });
     assert_eq!(server.post_json("/predict", longest_user).await.status, 200, "characters count, not bytes");

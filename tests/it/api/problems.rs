@@ -34,7 +34,7 @@ fn answer_page(address: SocketAddr, name: &str, request: &str) -> String {
             writeln!(page, "{header}: {value}").unwrap();
         }
     }
-    let mut problem = answer.json();
+    let mut problem = answer.json::<serde_json::Value>();
     assert!(problem.as_object_mut().unwrap().remove("instance").is_some(), "{answer:?}");
     writeln!(page, "{problem:#}\n").unwrap();
     page

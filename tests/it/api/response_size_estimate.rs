@@ -1,11 +1,13 @@
 //! The memory that a request reserves for its response, before anybody knows the response.
 
+use predictd::api::predictions::BatchAnswer;
 use predictd::http::prediction::ResponseOptions;
 use predictd::http::prediction_size::{ResponseFields, prediction_json_size};
 use predictd::http::response_size::ResponseSize;
 use predictd::inference::arm_route::{ArmRoute, ModelSelector};
 use serde_json::json;
 
+use crate::support::answers::answered;
 use crate::support::model_builder::sample_models::token_labelling_model;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
@@ -73,11 +75,11 @@ async fn response_size_batch_is_answered_if_response_fits() {
     );
     let reply = batch_predict(&served, &few).await;
     assert_eq!(reply.status, 200, "{:.300}", reply.body);
-    let results = reply.json()["results"].as_array().unwrap().clone();
+    let results = reply.json::<BatchAnswer>().results;
     assert_eq!(results.len(), 256);
     for (index, result) in results.iter().enumerate() {
-        assert_eq!(result["text_index"], json!(index));
-        assert_eq!(result["entities"].as_array().map(Vec::len), Some(1), "{result}");
+        assert_eq!(result.text_index, index);
+        assert_eq!(answered(result).entities.as_ref().map(Vec::len), Some(1), "{result:?}");
     }
     let reserved = || served.server.app.telemetry.metrics.http.reserved_response_memory();
     block_until("the memory is free", || reserved() == 0);
@@ -85,8 +87,8 @@ async fn response_size_batch_is_answered_if_response_fits() {
     let many = vec![ENTITY_TEXT.repeat(100); 256];
     assert!(reserved_size(&served, &many).memory_bytes_without_entities < budget);
     let refused = batch_predict(&served, &many).await;
-    assert_eq!((refused.status, refused.problem().as_str()), (422, "invalid-request"), "{:.300}", refused.body);
-    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (422, "invalid-request"), "{:.300}", refused.body);
+    let detail = refused.problem().detail;
     assert!(detail.contains("fewer texts") && detail.contains("--response-memory"), "{detail}");
     block_until("the memory is free", || reserved() == 0);
     assert_eq!(batch_predict(&served, &few[..16]).await.status, 200);

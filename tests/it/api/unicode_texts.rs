@@ -1,7 +1,9 @@
 //! Texts that are odd as Unicode: both shipped models answer them or refuse them with 422, alone and in a batch alike.
 
+use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::json;
 
+use crate::support::answers::{answered, failed, label};
 use crate::support::test_server::{CHEAP_MODEL, TestServer, shipped_models};
 
 const MODELS: [&str; 2] = [CHEAP_MODEL, "banking77-minilm"];
@@ -41,23 +43,25 @@ async fn unicode_odd_text_is_answered_or_422() {
     let server = TestServer::start(shipped_models(), &[]).await;
     for model in MODELS {
         let mut good = Vec::new();
-        for (name, text, answered) in odd_texts() {
+        for (name, text, is_answered) in odd_texts() {
             let alone = server.post_json("/predict", json!({ "text": text, "model": model })).await;
             let together = server.post_json("/batch_predict", json!({ "texts": [text], "model": model })).await;
-            let status = if answered { 200 } else { 422 };
+            let status = if is_answered { 200 } else { 422 };
             assert_eq!([alone.status, together.status], [status, 200], "{model}, {name}: {}", alone.body);
-            let error = &together.json()["results"][0]["error"];
-            assert_eq!(error["status"], if answered { json!(null) } else { json!(422) }, "{model}, {name}");
-            if answered {
-                assert_eq!(together.json()["results"][0]["prediction"], alone.json()["prediction"], "{model}, {name}");
-                good.push((name, text, alone.json()["prediction"].clone()));
+            let item = &together.json::<BatchAnswer>().results[0];
+            if is_answered {
+                let alone: Prediction = alone.json();
+                assert_eq!(label(answered(item)), label(&alone), "{model}, {name}");
+                good.push((name, text, alone));
+            } else {
+                assert_eq!(failed(item).status, 422, "{model}, {name}");
             }
         }
         // Beside all the others each gets the answer that it gets alone.
         let texts: Vec<&String> = good.iter().map(|(_, text, _)| text).collect();
-        let all = server.post_json("/batch_predict", json!({ "texts": texts, "model": model })).await.json();
-        for (result, (name, _, prediction)) in all["results"].as_array().unwrap().iter().zip(&good) {
-            assert_eq!(result["prediction"], *prediction, "{model}, {name}");
+        let all = server.batch_predict(json!({ "texts": texts, "model": model })).await;
+        for (result, (name, _, alone)) in all.iter().zip(&good) {
+            assert_eq!(label(answered(result)), label(alone), "{model}, {name}");
         }
     }
 }
@@ -68,7 +72,7 @@ async fn unicode_composed_and_decomposed_get_same_answer() {
     let server = TestServer::start(shipped_models(), &[]).await;
     let ask = async |text: &str| {
         let body = json!({ "text": text, "model": "banking77-minilm", "return_probabilities": true });
-        server.post_json("/predict", body).await.json()["probabilities"].clone()
+        server.predict_with(body).await.probabilities.unwrap()
     };
     assert_eq!(ask("Où est ma carte").await, ask("Ou\u{300} est ma carte").await, "the tokenizer strips accents");
 }

@@ -4,11 +4,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use predictd::api::health::HealthReport;
+use predictd::bench::report::BenchReport;
 use tempfile::TempDir;
 
 use crate::support::cli_options::count_options_with_env_var_and_default;
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
+use crate::support::daemon_requests::get_ok;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::test_server::{CHEAP_MODEL, cheap_models, shipped_models};
 
@@ -33,65 +35,68 @@ fn assert_exits_64(models: &Path, options: &[&str]) -> String {
     said
 }
 
-fn positive_number(report: &Value, pointer: &str) -> f64 {
-    let number = report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer} in {report}"));
-    assert!(number > 0.0 && number.is_finite(), "{pointer} is {number}");
-    number
+#[track_caller]
+fn assert_positive(number: f64) {
+    assert!(number > 0.0 && number.is_finite(), "{number}");
 }
 
 /// Measures a shipped model, and serves it with the options that were found.
-fn bench_and_serve_recommendation(model: &str, caps: usize) -> Value {
+fn bench_and_serve_recommendation(model: &str, caps: usize) -> BenchReport {
     let json = stdout_of(&mut short_bench_command(shipped_models(), &[model, "--json", "--clients", "4"]));
-    let report: Value = serde_json::from_str(&json).unwrap();
+    let report: BenchReport = serde_json::from_str(&json).unwrap();
+    let (subject, results) = (&report.subject, &report.results);
     let cores = std::thread::available_parallelism().unwrap().get();
-    assert_eq!((&report["model"], &report["cores"]["usable"]), (&model.into(), &cores.into()));
-    let tried = report["tried"].as_array().unwrap();
+    assert_eq!((subject.model.as_str(), subject.cores.usable), (model, cores));
     let setups = if cores == 1 { 1 } else { 1 + cores.ilog2().min(3) as usize + 1 };
-    assert_eq!(tried.len(), setups + caps, "{report}");
-    for setup in tried.iter().chain([&report["best"]]) {
-        let [workers, threads] =
-            ["workers", "intra_op_threads"].map(|name| usize::try_from(setup[name].as_u64().unwrap()).unwrap());
-        assert!(workers >= 1 && threads >= 1 && workers * threads <= cores, "{setup}");
-        assert!((0.0..1.0).contains(&setup["padding"].as_f64().unwrap()), "{setup}");
-        assert_eq!(setup["unanswered"], 0, "{setup}");
+    assert_eq!(results.tried.len(), setups + caps, "{report:?}");
+    for trial in results.tried.iter().chain([&results.best]) {
+        let (workers, threads) = (trial.setup.workers, trial.setup.intra_op_threads);
+        assert!(workers >= 1 && threads >= 1 && workers * threads <= cores, "{trial:?}");
+        assert!((0.0..1.0).contains(&trial.measurement.padding), "{trial:?}");
+        assert_eq!(trial.measurement.unanswered, 0, "{trial:?}");
     }
-    let limit =
-        ["lowest", "texts_per_second", "highest"].map(|name| positive_number(&report, &format!("/limit/{name}")));
-    assert!(limit.is_sorted(), "{limit:?}");
-    positive_number(&report, "/limit/cpu_seconds_per_1000");
-    assert!(positive_number(&report, "/best/p50_ms") <= positive_number(&report, "/best/p99_ms"));
-    positive_number(&report, "/best/texts_per_second");
-    positive_number(&report, "/best/cpu_seconds_per_1000");
+    let limit = &results.limit;
+    assert!([limit.lowest, limit.texts_per_second, limit.highest].is_sorted(), "{limit:?}");
+    let best = &results.best.measurement;
+    let [p50, p99] = [best.p50_ms, best.p99_ms].map(Option::unwrap);
+    assert!(p50 <= p99, "{best:?}");
+    for number in [limit.lowest, limit.texts_per_second, limit.highest, limit.cpu_seconds_per_1000, p50, p99] {
+        assert_positive(number);
+    }
+    for number in [best.texts_per_second, best.cpu_seconds_per_1000, results.share] {
+        assert_positive(number);
+    }
     // The server runs the same texts and more beside them; measurements as short as these are that far off.
-    let share = positive_number(&report, "/share");
-    assert!(share < 3.0, "{report}");
-    assert_eq!(report["texts"]["count"], 512);
+    assert!(results.share < 3.0, "{report:?}");
+    assert_eq!(subject.texts.count, 512);
 
-    let options: Vec<&str> = report["options"].as_array().unwrap().iter().map(|o| o.as_str().unwrap()).collect();
+    let options: Vec<&str> = results.options.iter().map(String::as_str).collect();
     assert_eq!([options[0], options[2], options[4]], ["--workers", "--intra-op-threads", "--max-batch-tokens"]);
     let data = tempfile::tempdir().unwrap();
     let models = cheap_models();
     let daemon = Daemon::start_with(models.path(), data.path(), &options);
-    assert_eq!(daemon.request_json("GET", "/health", "")["status"], "healthy");
+    assert_eq!(get_ok::<HealthReport>(daemon.address, "/health").status, "healthy");
     report
 }
 
 #[test]
 fn bench_transformer_is_measured_at_every_batch_cap() {
-    let report = bench_and_serve_recommendation("banking77-minilm", 5);
-    assert_eq!(report["shares_runs"], true);
-    assert!(positive_number(&report, "/cost/run_ms") + positive_number(&report, "/cost/token_us") > 0.0);
-    assert!(report["cost"]["of_tokens"].as_bool().unwrap());
+    let subject = bench_and_serve_recommendation("banking77-minilm", 5).subject;
+    assert!(subject.shares_runs && subject.cost.of_tokens, "{subject:?}");
+    assert_positive(subject.cost.run_ms);
+    assert_positive(subject.cost.token_us);
     // Half of the texts are short, and some are long.
-    let tokens = ["p50", "p90", "most"].map(|name| report["texts"][format!("tokens_{name}")].as_u64().unwrap());
-    assert!((15..30).contains(&tokens[0]) && (50..80).contains(&tokens[1]) && tokens[2] > 100, "{tokens:?}");
+    let texts = &subject.texts;
+    assert!((15..30).contains(&texts.tokens_p50) && (50..80).contains(&texts.tokens_p90), "{texts:?}");
+    assert!(texts.tokens_most > 100, "{texts:?}");
 }
 
 #[test]
 fn bench_inline_model_has_no_batch_caps() {
     let report = bench_and_serve_recommendation(CHEAP_MODEL, 0);
-    assert_eq!(report["best"]["padding"], 0.0);
-    assert!(!report["cost"]["of_tokens"].as_bool().unwrap());
+    let padding = report.results.best.measurement.padding;
+    assert!(padding == 0.0, "{padding}");
+    assert!(!report.subject.cost.of_tokens);
 }
 
 /// A small transformer of the newest version, and one that is older and broken.

@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use predictd::check::accuracy::AccuracyReport;
+use predictd::check::eval_set::CaseUnit;
+use predictd::check::report::CheckResults;
+use predictd::check::version_comparison::VersionComparison;
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::support::check_command::{check_report, run_check};
 use crate::support::cli_options::count_options_with_env_var_and_default;
 use crate::support::daemon::predictd;
 use crate::support::model_builder::onnx_graph::{Attribute, OnnxGraph};
@@ -33,32 +38,6 @@ impl Scene {
     }
 }
 
-/// Exit code, standard output, standard error.
-fn run_check(directory: &Path, options: &[&str]) -> (i32, String, String) {
-    let fixed = ["check", directory.to_str().unwrap()];
-    let output = predictd(&fixed.into_iter().chain(options.iter().copied()).collect::<Vec<_>>()).output().unwrap();
-    let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(!said.contains("panicked"), "{said}");
-    (output.status.code().unwrap(), out, said)
-}
-
-/// The JSON of a check that ends with this code.
-fn check_report(directory: &Path, options: &[&str], code: i32) -> Value {
-    let (found, out, said) = run_check(directory, &options.iter().copied().chain(["--json"]).collect::<Vec<_>>());
-    assert_eq!(found, code, "{out}{said}");
-    let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{said}"));
-    assert_eq!(report["ok"], code == 0, "{report}");
-    match report["failures"].as_array().unwrap().first() {
-        None => assert_eq!((code, said.as_str()), (0, "")),
-        Some(first) => {
-            let first = first.as_str().unwrap();
-            // The library may have said something before.
-            assert!(code == 1 && said.ends_with(&format!("predictd: {}: {first}\n", directory.display())), "{said}");
-        }
-    }
-    report
-}
-
 fn assert_exits_64(directory: &Path, options: &[&str]) -> String {
     let (code, out, said) = run_check(directory, options);
     assert_eq!((code, out.as_str()), (64, ""), "{options:?}: {said}");
@@ -66,34 +45,45 @@ fn assert_exits_64(directory: &Path, options: &[&str]) -> String {
     said
 }
 
-fn to_strs(value: &Value) -> Vec<&str> {
-    value.as_array().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
+/// What was found of a model that loads.
+fn check_results(directory: &Path, options: &[&str], code: i32) -> CheckResults {
+    check_report(directory, options, code).results.unwrap()
+}
+
+/// How the answers compare with those that `--against` expects.
+fn check_against(directory: &Path, table: &str, options: &[&str]) -> AccuracyReport {
+    check_results(directory, &[&["--against", table], options].concat(), 0).against.unwrap()
+}
+
+/// How the version of `--compare` answers.
+fn check_compare(directory: &Path, other: &Path, options: &[&str]) -> VersionComparison {
+    check_results(directory, &[&["--compare", other.to_str().unwrap()], options].concat(), 0).compare.unwrap()
 }
 
 #[test]
 fn check_shipped_models_pass() {
-    for (name, head, tokens) in
-        [("banking77-minilm", "softmax", json!(512)), ("banking77-tfidf", "probabilities", Value::Null)]
+    for (name, head, max_tokens) in
+        [("banking77-minilm", "softmax", Some(512)), ("banking77-tfidf", "probabilities", None)]
     {
         let report = check_report(&shipped_models().join(name).join("1"), &[], 0);
-        let model = &report["model"];
-        assert_eq!((&model["task"], &model["head"]), (&json!("single_label_classification"), &json!(head)));
-        assert_eq!((&model["device"], &model["golden_examples"]), (&json!("cpu"), &json!(50)));
-        assert_eq!((to_strs(&model["labels"]).len(), &model["tokens"]["max_tokens"]), (77, &tokens));
-        assert_eq!((&model["shares_runs"], &model["batch_dependent"]), (&json!(true), &json!(false)));
-        let graph = model["files"].as_array().unwrap().iter().find(|file| file["name"] == "model.onnx").unwrap();
-        assert_eq!((&graph["digest"], &graph["bytes"]), (&json!(true), &model["graph_bytes"]));
-        let invariance = &report["invariance"];
-        assert_eq!((&invariance["changed"], &invariance["failed"]), (&json!(0), &Value::Null));
-        assert_eq!(invariance["texts"], 306);
-        assert!((33..=64).contains(&invariance["most_texts"].as_u64().unwrap()), "{invariance}");
-        assert!(invariance["largest_score_difference"].as_f64().unwrap() < 1e-5, "{invariance}");
-        assert_eq!((&report["texts"]["refused"], &report["texts"]["failed"]), (&json!(0), &json!(0)));
-        for number in ["/memory/model_bytes", "/memory/server_most_bytes", "/cost/run_ms"] {
-            assert!(report.pointer(number).and_then(Value::as_f64).is_some_and(|n| n > 0.0), "{number}: {report}");
-        }
-        assert_eq!((&report["against"], &report["compare"]), (&Value::Null, &Value::Null));
-        assert_eq!(to_strs(&report["warnings"]), [""; 0]);
+        assert_eq!(report.warnings, [""; 0]);
+        let found = report.results.unwrap();
+        let model = &found.model;
+        assert_eq!((model.task.as_str(), model.head.as_str()), ("single_label_classification", head));
+        assert_eq!((model.device.as_str(), model.golden_examples), ("cpu", 50));
+        assert_eq!((model.labels.len(), model.tokens.as_ref().map(|tokens| tokens.max_tokens)), (77, max_tokens));
+        assert!(model.shares_runs && !model.batch_dependent, "{model:?}");
+        let graph = model.files.iter().find(|file| file.name == "model.onnx").unwrap();
+        assert_eq!((graph.digest, graph.bytes), (true, model.graph_bytes));
+        let invariance = &found.invariance;
+        assert_eq!((invariance.texts, invariance.changed, &invariance.failed), (306, 0, &None));
+        assert!((33..=64).contains(&invariance.most_texts), "{invariance:?}");
+        assert!(invariance.largest_score_difference < 1e-5, "{invariance:?}");
+        assert_eq!((found.texts.refused, found.texts.failed), (0, 0));
+        let memory = &found.memory;
+        assert!(memory.model_bytes.unwrap() > 0 && memory.server_most_bytes.unwrap() > 0, "{memory:?}");
+        assert!(found.cost.run_ms > 0.0, "{:?}", found.cost);
+        assert!(found.against.is_none() && found.compare.is_none(), "{found:?}");
     }
 }
 
@@ -111,8 +101,8 @@ fn check_unloadable_directory_fails_naming_file() {
         (5, model.clone().manifest_toml("tasks = \"regression\""), "model.toml"),
     ] {
         let report = check_report(&place.write_version(&number.to_string(), &broken), &[], 1);
-        assert!(report["failures"][0].as_str().unwrap().starts_with(file), "{report}");
-        assert_eq!(report.get("model"), None, "{report}");
+        assert!(report.failures[0].starts_with(file), "{report:?}");
+        assert!(report.results.is_none(), "{report:?}");
     }
     let empty = place.0.path().join("small");
     let (code, out, _) = run_check(&empty, &[]);
@@ -120,7 +110,7 @@ fn check_unloadable_directory_fails_naming_file() {
     // It would serve, but not with so little memory.
     let fine = place.write_version("6", &model);
     let little = check_report(&fine, &["--memory-limit", "1000000"], 1);
-    assert!(little["failures"][0].as_str().unwrap().contains("1000000 are allowed"), "{little}");
+    assert!(little.failures[0].contains("1000000 are allowed"), "{little:?}");
 }
 
 /// What a machine measures, in the report and in its JSON.
@@ -152,20 +142,21 @@ fn check_labelled_table_reports_accuracy() {
     let place = Scene::new();
     let directory = place.write_version("1", &threshold_model().model().labels(&["a", "b"]));
     let table = place.write_file("table.csv", LABELLED_TABLE);
-    let right = check_report(&directory, &["--against", &table, "--min-accuracy", "0.75"], 0);
-    let against = &right["against"];
-    assert_eq!((&against["texts"], &against["right"], &against["accuracy"]), (&json!(4), &json!(3), &json!(0.75)));
-    let [difference] = &against["first_differences"].as_array().unwrap()[..] else { panic!("{against}") };
-    assert_eq!((&difference["number"], &difference["expected"]), (&json!(5), &json!(["b"])));
-    assert_eq!(difference["given"]["labels"], json!(["a"]));
+    let right = check_results(&directory, &["--against", &table, "--min-accuracy", "0.75"], 0);
+    let against = right.against.unwrap();
+    assert_eq!((against.texts, against.right, against.accuracy), (4, Some(3), Some(0.75)));
+    let [difference] = &against.first_differences[..] else { panic!("{against:?}") };
+    assert_eq!((difference.number, &difference.expected[..]), (5, &["b".to_owned()][..]));
+    let given = difference.given.as_ref().unwrap();
+    assert_eq!(given.labels, ["a"]);
     // 60 and the special tokens make 65: 6.5 - 5.45 against 0.
-    let score = difference["given"]["score"].as_f64().unwrap();
-    assert!((score - 1.0 / (1.0 + (-1.05_f64).exp())).abs() < 1e-6, "{score}");
-    assert_eq!(right["texts"]["unit"], "line");
-    assert_eq!(right["against"]["mean_absolute_error"], Value::Null);
+    let score = given.score.unwrap();
+    assert!((score - 1.0 / (1.0 + (-1.05_f32).exp())).abs() < 1e-6, "{score}");
+    assert_eq!(right.texts.unit, CaseUnit::Line);
+    assert_eq!(against.mean_absolute_error, None);
 
     let wrong = check_report(&directory, &["--against", &table, "--min-accuracy", "0.76"], 1);
-    assert_eq!(to_strs(&wrong["failures"]), ["the accuracy is 0.750000, where --min-accuracy is 0.76"]);
+    assert_eq!(wrong.failures, ["the accuracy is 0.750000, where --min-accuracy is 0.76"]);
     // People are told of rows, not of texts.
     let (_, out, _) = run_check(&directory, &["--against", &table]);
     assert!(out.contains("\nagainst     3 of 4 right: 75.00 %\n  line 5: expected b, got a (0.7408)\n"), "{out}");
@@ -178,14 +169,14 @@ fn check_labelled_table_reports_accuracy() {
     ]);
     let golden = place.write_file("other.json", json!({ "tolerance": 0.001, "examples": examples }).to_string());
     let graded = check_report(&directory, &["--against", &golden], 0);
-    assert_eq!((&graded["against"]["right"], &graded["texts"]["refused"]), (&json!(2), &json!(1)));
-    assert_eq!((&graded["against"]["reproduced"], &graded["against"]["unanswered"]), (&json!(1), &json!(1)));
-    let numbers = graded["against"]["first_differences"].as_array().unwrap().iter().map(|d| d["number"].as_u64());
-    assert_eq!((numbers.collect::<Vec<_>>(), &graded["texts"]["unit"]), (vec![Some(2), Some(3)], &json!("example")));
-    assert!(
-        to_strs(&graded["warnings"]).iter().any(|w| w.contains("1 of 3 texts are refused; example 3: ")),
-        "{graded}"
-    );
+    let refused = "1 of 3 texts are refused; example 3: ";
+    assert!(graded.warnings.iter().any(|warning| warning.contains(refused)), "{graded:?}");
+    let found = graded.results.unwrap();
+    let against = found.against.unwrap();
+    assert_eq!((against.right, found.texts.refused), (Some(2), 1));
+    assert_eq!((against.reproduced, against.unanswered), (Some(1), 1));
+    let numbers: Vec<usize> = against.first_differences.iter().map(|difference| difference.number).collect();
+    assert_eq!((numbers, found.texts.unit), (vec![2, 3], CaseUnit::Example));
 }
 
 #[test]
@@ -194,13 +185,12 @@ fn check_pairs_and_entities_are_compared() {
     // Numbers are near or far.
     let summing = place.write_version("1", &summing_pair_model());
     let pairs = place.write_file("pairs.csv", "text,text_pair,label\n10 20,30,2067\n10,20,2040\n");
-    let numbers = check_report(&summing, &["--against", &pairs], 0);
+    let numbers = check_against(&summing, &pairs, &[]);
     // 10 + 20 + 30 and 10 + 20; the special tokens of a pair add 8, and each of two tokens of the second segment 1,000.
-    assert_eq!(numbers["against"]["mean_absolute_error"], 1.5);
-    assert_eq!(numbers["against"]["largest_error"], 2.0);
-    assert_eq!((&numbers["against"]["accuracy"], &numbers["against"]["first_differences"]), (&Value::Null, &json!([])));
+    assert_eq!((numbers.mean_absolute_error, numbers.largest_error), (Some(1.5), Some(2.0)));
+    assert!(numbers.accuracy.is_none() && numbers.first_differences.is_empty(), "{numbers:?}");
     let refused = check_report(&summing, &["--against", &pairs, "--min-accuracy", "0.5"], 1);
-    assert!(refused["failures"][0].as_str().unwrap().starts_with("--min-accuracy: "), "{refused}");
+    assert!(refused.failures[0].starts_with("--min-accuracy: "), "{refused:?}");
     assert!(
         assert_exits_64(&summing, &["--against", &place.write_file("no.csv", "text,label\n10,ten\n")])
             .contains("line 2")
@@ -211,21 +201,19 @@ fn check_pairs_and_entities_are_compared() {
         threshold_model().model().labels(&["a", "b"]).config("problem_type", json!("multi_label_classification"));
     let several = place.write_version("2", &several);
     let table = place.write_file("several.csv", "text,label\n60,b|a\n60,a\n10,b\n");
-    let found = check_report(&several, &["--against", &table], 0);
-    assert_eq!((&found["against"]["right"], &found["model"]["thresholds"]), (&json!(2), &json!([0.5, 0.5])));
+    let found = check_results(&several, &["--against", &table], 0);
+    assert_eq!((found.against.unwrap().right, found.model.thresholds), (Some(2), vec![0.5, 0.5]));
 
     // Entities are where they are.
     let labelling = place.write_version("3", &token_labelling_model());
     let entity = |start, end| json!({ "text": "10 40 60", "entities": [{ "label": "N", "start": start, "end": end }] });
     let golden = json!({ "examples": [entity(3, 8), entity(3, 5)] }).to_string();
-    let found = check_report(&labelling, &["--against", &place.write_file("entities.json", golden)], 0);
-    assert_eq!((&found["against"]["right"], &found["model"]["task"]), (&json!(1), &json!("token_classification")));
-    assert_eq!(found["against"]["first_differences"][0]["given"]["labels"], json!(["N 3..8"]));
-    let invariance = &found["invariance"];
-    assert_eq!(
-        (&invariance["texts"], &invariance["changed"], &invariance["failed"]),
-        (&json!(2), &json!(0), &Value::Null)
-    );
+    let found = check_results(&labelling, &["--against", &place.write_file("entities.json", golden)], 0);
+    let against = found.against.unwrap();
+    assert_eq!((against.right, found.model.task.as_str()), (Some(1), "token_classification"));
+    assert_eq!(against.first_differences[0].given.as_ref().unwrap().labels, ["N 3..8"]);
+    let invariance = &found.invariance;
+    assert_eq!((invariance.texts, invariance.changed, &invariance.failed), (2, 0, &None));
     assert!(assert_exits_64(&labelling, &["--against", &table]).contains("golden.json"));
 }
 
@@ -235,38 +223,30 @@ fn check_against_version_compares_by_label_name() {
     let model = threshold_model().model();
     let first = place.write_version("1", &model.clone().labels(&["a", "b"]));
     let table = place.write_file("table.csv", LABELLED_TABLE);
-    let same =
-        check_report(&first, &["--compare", first.to_str().unwrap(), "--against", &table, "--max-flips", "0"], 0);
-    let compare = &same["compare"];
-    assert_eq!((&compare["texts"], &compare["flips"], &compare["flip_share"]), (&json!(4), &json!(0), &json!(0.0)));
-    assert_eq!((&compare["largest_score_difference"], &compare["size_ratio"]), (&json!(0.0), &json!(1.0)));
-    assert_eq!((&compare["accuracy"], &compare["first_flips"]), (&json!(0.75), &json!([])));
-    assert!(compare["time_ratio"].as_f64().unwrap() > 0.0);
+    let compare = check_compare(&first, &first, &["--against", &table, "--max-flips", "0"]);
+    assert_eq!((compare.texts, compare.flips, compare.accuracy), (4, 0, Some(0.75)));
+    let ratios = [compare.flip_share, compare.largest_score_difference, compare.size_ratio];
+    assert_eq!(ratios.map(Some), [0.0, 0.0, 1.0].map(Some));
+    assert!(compare.first_flips.is_empty() && compare.time_ratio > 0.0, "{compare:?}");
 
     // The same labels in another order, each with its own score.
     let turned = TransformerBuilder::new(&["input_ids", "attention_mask"])
         .logit(&[("bias", 0.0)])
         .logit(&[("input_ids", 0.1), ("bias", -5.45)]);
     let turned = place.write_version("2", &turned.model().labels(&["b", "a"]));
-    let compare = &check_report(&first, &["--compare", turned.to_str().unwrap(), "--max-flips", "0"], 0)["compare"];
-    assert_eq!(compare["flips"], 0);
-    assert!(compare["largest_score_difference"].as_f64().unwrap() < 1e-6, "{compare}");
+    let compare = check_compare(&first, &turned, &["--max-flips", "0"]);
+    assert_eq!(compare.flips, 0);
+    assert!(compare.largest_score_difference < 1e-6, "{compare:?}");
 
     // The same scores under exchanged names.
     let exchanged = place.write_version("3", &model.clone().labels(&["b", "a"]));
-    let options = ["--compare", exchanged.to_str().unwrap(), "--against", &table];
-    let compare = &check_report(&first, &options, 0)["compare"];
-    assert_eq!(
-        (&compare["flips"], &compare["flip_share"], &compare["accuracy"]),
-        (&json!(4), &json!(1.0), &json!(0.25))
-    );
-    let flip = &compare["first_flips"][2];
-    assert_eq!(
-        (&flip["number"], &flip["this"]["labels"], &flip["other"]["labels"]),
-        (&json!(5), &json!(["a"]), &json!(["b"]))
-    );
-    let failed = check_report(&first, &[&options[..], &["--max-flips", "3"]].concat(), 1);
-    let failure = failed["failures"][0].as_str().unwrap();
+    let compare = check_compare(&first, &exchanged, &["--against", &table]);
+    assert_eq!((compare.flips, Some(compare.flip_share), compare.accuracy), (4, Some(1.0), Some(0.25)));
+    let flip = &compare.first_flips[2];
+    let labels = [&flip.this, &flip.other].map(|answer| &answer.as_ref().unwrap().labels[..]);
+    assert_eq!((flip.number, labels), (5, [&["a".to_owned()][..], &["b".to_owned()]]));
+    let options = ["--compare", exchanged.to_str().unwrap(), "--against", &table, "--max-flips", "3"];
+    let failure = &check_report(&first, &options, 1).failures[0];
     assert!(
         failure.starts_with("4 answers differ from those of ") && failure.ends_with("--max-flips is 3"),
         "{failure}"
@@ -274,15 +254,15 @@ fn check_against_version_compares_by_label_name() {
 
     // Names that only one of them has.
     let renamed = place.write_version("4", &model.clone().labels(&["a", "c"]));
-    let compare = &check_report(&first, &["--compare", renamed.to_str().unwrap(), "--against", &table], 0)["compare"];
-    assert_eq!((&compare["labels_here_only"], &compare["labels_there_only"]), (&json!(["b"]), &json!(["c"])));
-    assert_eq!(compare["flips"], 1, "{compare}");
+    let compare = check_compare(&first, &renamed, &["--against", &table]);
+    assert_eq!([&compare.labels_here_only[..], &compare.labels_there_only], [["b"], ["c"]]);
+    assert_eq!(compare.flips, 1, "{compare:?}");
     // What cannot be compared, or not be loaded.
     for (number, other) in [(5, summing_pair_model()), (6, model.with_graph("no graph"))] {
         let other = place.write_version(&number.to_string(), &other);
         let failed = check_report(&first, &["--compare", other.to_str().unwrap(), "--max-flips", "9999"], 1);
-        assert!(failed["failures"][0].as_str().unwrap().starts_with(other.to_str().unwrap()), "{failed}");
-        assert_eq!(failed["compare"], Value::Null);
+        assert!(failed.failures[0].starts_with(other.to_str().unwrap()), "{failed:?}");
+        assert!(failed.results.unwrap().compare.is_none());
     }
 }
 
@@ -293,16 +273,15 @@ fn check_batch_influence_is_measured() {
     let last = TransformerBuilder::new(&["input_ids"]).logit(&[("last", 1.0)]).logit(&[("bias", 2.0)]);
     let directory = place.write_version("1", &last.model().labels(&["a", "b"]));
     let texts = place.write_file("texts", "10\n\n10 20 30\n10 20\n");
-    let report = check_report(&directory, &["--texts", &texts], 0);
-    assert_eq!((&report["model"]["shares_runs"], &report["texts"]["count"]), (&json!(false), &json!(3)));
-    assert!(report["model"]["unbatchable_reason"].as_str().is_some_and(|reason| !reason.is_empty()));
-    let invariance = &report["invariance"];
-    assert_eq!((&invariance["texts"], &invariance["changed"]), (&json!(3), &json!(2)));
-    let numbers: Vec<_> =
-        invariance["first_changed"].as_array().unwrap().iter().map(|c| c["number"].as_u64()).collect();
-    assert_eq!(numbers, [Some(1), Some(4)]);
-    assert_eq!(invariance["first_changed"][0]["alone"]["labels"], json!(["a"]));
-    assert_eq!(invariance["first_changed"][0]["together"]["labels"], json!(["b"]));
+    let found = check_results(&directory, &["--texts", &texts], 0);
+    assert_eq!((found.model.shares_runs, found.texts.count), (false, 3));
+    assert!(found.model.unbatchable_reason.is_some_and(|reason| !reason.is_empty()));
+    let invariance = found.invariance;
+    assert_eq!((invariance.texts, invariance.changed), (3, 2));
+    let numbers: Vec<usize> = invariance.first_changed.iter().map(|change| change.number).collect();
+    assert_eq!(numbers, [1, 4]);
+    assert_eq!(invariance.first_changed[0].alone.labels, ["a"]);
+    assert_eq!(invariance.first_changed[0].together.labels, ["b"]);
     let (_, out, _) = run_check(&directory, &["--texts", &texts]);
     assert!(out.contains("\nruns        one text each: ") && out.contains(": 2 labels differ, "), "{out}");
 }
@@ -340,26 +319,26 @@ fn check_finds_batch_faults_beyond_load_checks() {
     let regression = |model: &TransformerBuilder| model.model().config("problem_type", json!("regression"));
     let moving = place.write_version("1", &regression(&changes_beyond_sixteen_texts(false)));
     let found = check_report(&moving, &[], 1);
-    let failure = found["failures"][0].as_str().unwrap();
+    let failure = &found.failures[0];
     assert!(
         failure.starts_with("answers depend on the texts that share their run: 0 have other labels, "),
         "{failure}"
     );
-    assert!(found["invariance"]["moved"].as_u64().unwrap() > 100, "{found}");
+    assert!(found.results.unwrap().invariance.moved > 100);
     let failing = place.write_version("2", &regression(&changes_beyond_sixteen_texts(true)));
     let found = check_report(&failing, &[], 1);
-    assert!(found["failures"][0].as_str().unwrap().starts_with("a run of several texts fails: "), "{found}");
+    assert!(found.failures[0].starts_with("a run of several texts fails: "), "{found:?}");
 
     let fine = place.write_version("3", &threshold_model().model().labels(&["a", "b"]));
     let refused = check_report(&fine, &["--texts", &place.write_file("refused", "<script>x</script>\n\0\n")], 1);
-    assert!(refused["failures"][0].as_str().unwrap().contains("nothing was measured"), "{refused}");
+    assert!(refused.failures[0].contains("nothing was measured"), "{refused:?}");
     // A link that leads nowhere is nothing that a load reads.
     std::os::unix::fs::symlink("/nonexistent", fine.join("notes.txt")).unwrap();
     check_report(&fine, &[], 0);
     // Numbers have no labels to flip.
     let numbers = place.write_version("4", &summing_pair_model());
     let failed = check_report(&numbers, &["--compare", numbers.to_str().unwrap(), "--max-flips", "0"], 1);
-    assert!(failed["failures"][0].as_str().unwrap().starts_with("--max-flips: "), "{failed}");
+    assert!(failed.failures[0].starts_with("--max-flips: "), "{failed:?}");
 }
 
 #[test]
@@ -369,7 +348,7 @@ fn check_warns_author_of_incomplete_model() {
     let directory = place.write_version("1", &model);
     let texts = place.write_file("texts", "1 2 3 4 5 6 7 8 9\n10\n<script>x</script>\n");
     let report = check_report(&directory, &["--texts", &texts, "--on-overflow", "truncate"], 0);
-    let warnings = to_strs(&report["warnings"]);
+    let warnings = &report.warnings;
     for part in [
         "LABEL_0",
         "no golden.json",
@@ -380,12 +359,12 @@ fn check_warns_author_of_incomplete_model() {
     ] {
         assert!(warnings.iter().any(|warning| warning.contains(part)), "{part}: {warnings:?}");
     }
-    let tokens = &report["model"]["tokens"];
-    assert_eq!((&tokens["max_tokens"], &tokens["max_tokens_named"]), (&json!(8), &json!(true)));
+    let tokens = report.results.unwrap().model.tokens.unwrap();
+    assert_eq!((tokens.max_tokens, tokens.max_tokens_named), (8, true));
     let without = TransformerBuilder::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).logit(&[]);
-    let report = self::check_report(&place.write_version("2", &without.model().labels(&["a", "b"])), &[], 0);
-    assert!(to_strs(&report["warnings"]).iter().any(|warning| warning.contains("512 are taken")), "{report}");
-    assert_eq!(report["texts"]["from"], "plain sentences and texts of their words");
+    let report = check_report(&place.write_version("2", &without.model().labels(&["a", "b"])), &[], 0);
+    assert!(report.warnings.iter().any(|warning| warning.contains("512 are taken")), "{report:?}");
+    assert_eq!(report.results.unwrap().texts.from, "plain sentences and texts of their words");
 }
 
 #[test]
@@ -441,7 +420,7 @@ fn check_warns_of_tokenizer_class_and_problem_type() {
         .tokenizer_config("tokenizer_class", json!("BertTokenizer"))
         .config("problem_type", json!("multi_class"));
     let report = check_report(&place.write_version("1", &model), &[], 0);
-    let warnings: Vec<&str> = report["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    let warnings = &report.warnings;
     let class = "tokenizer.json has another normalizer and pre_tokenizer than BertTokenizer of transformers 5 builds";
     assert!(warnings.iter().any(|warning| warning.starts_with(class)), "{warnings:?}");
     let problem = "config.json: problem_type is \"multi_class\", which is none of";

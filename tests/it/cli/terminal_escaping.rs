@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use serde_json::{Value, json};
+use predictd::check::report::CheckReport;
+use serde_json::json;
 
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, predictd};
+use crate::support::daemon_requests::post;
 use crate::support::http_receiver::HttpReceiver;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Dim, ElementType, OnnxGraph};
-use crate::support::raw_client::{RawClient, request};
 
 /// Colours, the two-byte and the one-byte form; a new line that looks like another; text that runs backwards.
 const CONTROL_SEQUENCES: &str = "x\u{1b}[31mred\u{9b}0m\u{7}\u{202e}gnp.\u{2066}\nok\r\u{7f}\u{2028}\u{200f}";
@@ -54,8 +56,10 @@ fn terminal_check_escapes_model_names() {
     let said = run_command(&["check", path]);
     assert!(said.contains("about       x\\u{1b}[31mred\\u{9b}0m"), "{said}");
     assert!(said.contains("labels      2: ax\\u{1b}[31m"), "{said}");
-    let report: Value = serde_json::from_str(run_command(&["check", path, "--json"]).lines().next().unwrap()).unwrap();
-    assert_eq!(report["model"]["labels"][0], format!("a{CONTROL_SEQUENCES}"), "the JSON has the label as it is");
+    let json = run_command(&["check", path, "--json"]);
+    let report: CheckReport = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    let labels = report.results.unwrap().model.labels;
+    assert_eq!(labels[0], format!("a{CONTROL_SEQUENCES}"), "the JSON has the label as it is");
     // Its errors name what they are about.
     let texts = place.path().join("texts.csv");
     std::fs::write(&texts, format!("text,label\n10,{CONTROL_SEQUENCES:?}\n20,none\n")).unwrap();
@@ -91,11 +95,9 @@ fn start_evil_server(place: &Path) -> Daemon {
     let data = place.join("data");
     write_evil_model(&models, "1");
     let daemon = Daemon::start_with(&models, &data, &["--markup", "allow"]);
-    let body = json!({ "text": CONTROL_SEQUENCES }).to_string();
-    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body)).json();
-    let truth =
-        json!({ "prediction_id": answer["prediction_id"], "actual": answer["prediction"], "text": CONTROL_SEQUENCES });
-    let told = RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &truth.to_string()));
+    let answer = daemon.predict(CONTROL_SEQUENCES);
+    let truth = json!({ "prediction_id": answer.prediction_id, "actual": label(&answer), "text": CONTROL_SEQUENCES });
+    let told = post(daemon.address, "/feedback", &truth);
     assert_eq!(told.status, 200, "{told:?}");
     daemon
 }

@@ -4,12 +4,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command};
 
+use predictd::watch::alert::AlertStatus;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, exchange, predictd, run_to_exit, send_signal};
 use crate::support::http_receiver::{HttpReceiver, spawn_thread};
 use crate::support::test_server::cheap_models;
 use crate::support::waiting::block_until;
+use crate::support::watch_alerts::wait_for_alerts;
 
 fn watch_command(options: &[&str]) -> Command {
     predictd(&["watch"].into_iter().chain(options.iter().copied()).collect::<Vec<_>>())
@@ -103,13 +105,14 @@ fn watch_every_channel_gets_each_change_once() {
     server.wait_for_requests(5);
     assert!(webhook.received_requests().is_empty(), "a server that is healthy from the start is no news");
     server.set_response(500, "");
-    let (path, alert) = webhook.wait_for_requests(1).remove(0);
-    assert_eq!((path.as_str(), &alert["status"], &alert["url"]), ("/hook", &json!("unhealthy"), &json!(watched)));
-    assert_eq!(alert["check"]["status_code"], 500);
-    assert_eq!(alert["summary"], format!("{watched} is unhealthy: it answered with 500"));
+    let alert = wait_for_alerts(&webhook, 1).remove(0);
+    assert_eq!(webhook.received_requests()[0].0, "/hook");
+    assert_eq!((alert.status, &alert.url), (AlertStatus::Unhealthy, &watched));
+    assert_eq!(alert.check.unwrap().status_code, Some(500));
+    assert_eq!(alert.summary, format!("{watched} is unhealthy: it answered with 500"));
     server.set_response(200, "");
-    let alert = webhook.wait_for_requests(2).remove(1).1;
-    assert_eq!((&alert["status"], &alert["check"]["error"]), (&json!("healthy"), &Value::Null));
+    let alert = wait_for_alerts(&webhook, 2).remove(1);
+    assert_eq!((alert.status, alert.check.unwrap().error), (AlertStatus::Healthy, None));
     let texts: Vec<Value> = slack.wait_for_requests(2).into_iter().map(|(_, body)| body["text"].clone()).collect();
     assert!(
         texts[0].as_str().unwrap().contains("is unhealthy") && texts[1].as_str().unwrap().contains("healthy again")
@@ -193,10 +196,10 @@ fn watch_state_and_pending_alerts_survive_restart() {
     });
     drop(held);
     assert_eq!(once(&webhook.url("/"), "10m"), 1);
-    assert_eq!(webhook.wait_for_requests(1)[0].1["status"], "unhealthy");
+    assert_eq!(wait_for_alerts(&webhook, 1)[0].status, AlertStatus::Unhealthy);
     server.set_response(200, "");
     assert_eq!(once(&webhook.url("/"), "10m"), 0);
-    assert_eq!(webhook.wait_for_requests(2)[1].1["status"], "healthy");
+    assert_eq!(wait_for_alerts(&webhook, 2)[1].status, AlertStatus::Healthy);
     assert_eq!(once(&webhook.url("/"), "10m"), 0);
     assert_eq!(webhook.received_requests().len(), 2);
     std::fs::write(state, "{").unwrap();
@@ -332,7 +335,7 @@ fn watch_once_without_state_file_alerts() {
     let broken = HttpReceiver::new(&[(500, "")]);
     let webhook = HttpReceiver::new(&[]);
     let (code, log) = run_to_exit(&mut watch_command(&["--once", "--webhook", &webhook.url("/"), &broken.url("")]));
-    assert_eq!((code, &webhook.wait_for_requests(1)[0].1["status"]), (1, &json!("unhealthy")), "{log}");
+    assert_eq!((code, wait_for_alerts(&webhook, 1)[0].status), (1, AlertStatus::Unhealthy), "{log}");
 }
 
 #[test]
@@ -341,9 +344,9 @@ fn watch_urls_differing_in_query_are_distinct() {
     let webhook = HttpReceiver::new(&[]);
     let urls = [server.url("/x?model=CANARY"), server.url("/x?model=b")];
     let (code, log) = run_to_exit(&mut watch_command(&["--once", "--webhook", &webhook.url("/"), &urls[0], &urls[1]]));
-    let alerts = webhook.wait_for_requests(2);
+    let alerts = wait_for_alerts(&webhook, 2);
     assert_eq!((code, webhook.received_requests().len()), (1, 2), "{log}");
-    assert_ne!(alerts[0].1["url"], alerts[1].1["url"]);
+    assert_ne!(alerts[0].url, alerts[1].url);
     assert!(!log.contains("CANARY") && !format!("{alerts:?}").contains("CANARY"), "{log}");
 }
 

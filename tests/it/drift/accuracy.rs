@@ -1,37 +1,15 @@
 //! How right a version was lately, as what is told of its answers says.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts};
 use crate::support::daemon::Daemon;
-use crate::support::models_command::run_models_command;
-use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::daemon_requests::scrape_metrics;
+use crate::support::drift_scene::{
+    DriftScene, expected_accuracy, predict_and_send_feedback, reported_accuracy, reported_drop,
+};
+use crate::support::models_command::change_model;
+use crate::support::raw_client::metric;
 use crate::support::waiting::block_until;
-
-/// Asks so many texts, and tells of each answer whether it was right.
-pub fn predict_and_send_feedback(daemon: &Daemon, count: usize, right: bool) {
-    let truth = |answer: &Value| {
-        let label = answer["prediction"].as_str().unwrap();
-        let other = if label == "a" { "b" } else { "a" };
-        json!({ "prediction_id": answer["prediction_id"], "actual": if right { label } else { other } })
-    };
-    let truths: Vec<Value> = predict_texts(daemon, &PROFILE_TEXTS, count).iter().map(truth).collect();
-    let answer =
-        RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &json!(truths).to_string()));
-    assert_eq!(answer.status, 200, "{answer:?}");
-}
-
-fn reported_accuracy(daemon: &Daemon) -> Value {
-    drift_report(daemon)["accuracy"].clone()
-}
-
-fn reported_drop(daemon: &Daemon) -> Option<bool> {
-    reported_accuracy(daemon)["dropped"].as_bool()
-}
-
-fn scrape_metrics(daemon: &Daemon) -> String {
-    RawClient::connect(daemon.admin).request(get("/metrics")).body
-}
 
 fn labelled_count(daemon: &Daemon) -> u64 {
     metric(daemon.admin, "predictd_feedback_labelled_predictions{model=\"m\",version=\"1\"}")
@@ -39,16 +17,14 @@ fn labelled_count(daemon: &Daemon) -> u64 {
 
 #[test]
 fn accuracy_drop_is_reported_and_resolved() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let mut daemon = place.start(&[]);
-    block_until("it was looked", || drift_report(&daemon)["accuracy"]["expected"] == 0.75);
+    block_until("it was looked", || expected_accuracy(&daemon) == Some(0.75));
     // None right of 99: nothing is known of so few.
     predict_and_send_feedback(&daemon, 99, false);
     block_until("it was looked again", || labelled_count(&daemon) == 99);
-    assert_eq!(
-        (&reported_accuracy(&daemon)["dropped"], &reported_accuracy(&daemon)["accuracy"]),
-        (&Value::Null, &json!(0.0))
-    );
+    let reported = reported_accuracy(&daemon).unwrap();
+    assert_eq!((reported.dropped, reported.accuracy), (None, Some(0.0)));
     assert!(!scrape_metrics(&daemon).contains("\npredictd_accuracy_dropped{"), "nothing is known of so few");
     predict_and_send_feedback(&daemon, 101, true);
     block_until("all are known", || labelled_count(&daemon) == 200);
@@ -73,25 +49,24 @@ fn accuracy_drop_is_reported_and_resolved() {
 
 #[test]
 fn accuracy_recorded_metric_overrides_profile() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let daemon = place.start(&[]);
-    run_models_command(&daemon, &["metrics", "m", "1", "accuracy=0.6"]);
+    change_model(&daemon, &["metrics", "m", "1", "accuracy=0.6"]);
     predict_and_send_feedback(&daemon, 200, true);
     block_until("both are known", || {
-        let accuracy = drift_report(&daemon)["accuracy"].clone();
-        accuracy["expected"] == 0.6 && accuracy["labelled"] == 200
+        reported_accuracy(&daemon).is_some_and(|found| found.expected == Some(0.6) && found.labelled == 200)
     });
     // Something that is no share is none.
-    run_models_command(&daemon, &["metrics", "m", "1", "accuracy=60"]);
-    block_until("the profile's counts", || drift_report(&daemon)["accuracy"]["expected"] == 0.75);
+    change_model(&daemon, &["metrics", "m", "1", "accuracy=60"]);
+    block_until("the profile's counts", || expected_accuracy(&daemon) == Some(0.75));
 }
 
 #[test]
 fn accuracy_between_thresholds_is_unknown_after_restart() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let mut daemon = place.start(&[]);
-    block_until("it was looked", || reported_accuracy(&daemon)["expected"] == 0.75);
-    assert_eq!(reported_accuracy(&daemon)["dropped"], Value::Null);
+    block_until("it was looked", || expected_accuracy(&daemon) == Some(0.75));
+    assert_eq!(reported_drop(&daemon), None);
     // 0.64, where 0.75 was; two standard errors are 0.08, and four 0.16.
     predict_and_send_feedback(&daemon, 128, true);
     block_until("these are known", || labelled_count(&daemon) == 128);
@@ -102,14 +77,14 @@ fn accuracy_between_thresholds_is_unknown_after_restart() {
     daemon.signal("TERM");
     daemon.child.wait().unwrap();
     let daemon = place.start(&[]);
-    block_until("all are known again", || reported_accuracy(&daemon)["labelled"] == 200);
-    assert_eq!(reported_accuracy(&daemon)["dropped"], Value::Null);
+    block_until("all are known again", || reported_accuracy(&daemon).is_some_and(|accuracy| accuracy.labelled == 200));
+    assert_eq!(reported_drop(&daemon), None);
     assert!(!scrape_metrics(&daemon).contains("\npredictd_accuracy_dropped{"));
 }
 
 #[test]
 fn accuracy_ignores_earlier_version_of_same_name() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let other = tempfile::tempdir().unwrap();
     let daemon = place.start(&[]);
     let version = other.path().join("2");
@@ -118,15 +93,15 @@ fn accuracy_ignores_earlier_version_of_same_name() {
         std::fs::copy(file.path(), version.join(file.file_name())).unwrap();
     }
     let register = || {
-        run_models_command(&daemon, &["register", "m", "2", version.to_str().unwrap()]);
-        run_models_command(&daemon, &["activate", "m", "2"]);
+        change_model(&daemon, &["register", "m", "2", version.to_str().unwrap()]);
+        change_model(&daemon, &["activate", "m", "2"]);
     };
     register();
     predict_and_send_feedback(&daemon, 150, false);
     let labelled = || metric(daemon.admin, "predictd_feedback_labelled_predictions{model=\"m\",version=\"2\"}");
     block_until("it is known", || labelled() == 150);
-    run_models_command(&daemon, &["rollback", "m"]);
-    run_models_command(&daemon, &["remove", "m", "2"]);
+    change_model(&daemon, &["rollback", "m"]);
+    change_model(&daemon, &["remove", "m", "2"]);
     register();
     block_until("none is known of the new one", || labelled() == 0);
 }

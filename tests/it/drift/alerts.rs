@@ -2,13 +2,17 @@
 
 use std::process::{Child, Command, Stdio};
 
-use serde_json::{Value, json};
+use predictd::watch::alert::AlertStatus;
+use serde_json::json;
 
-use super::accuracy::predict_and_send_feedback;
-use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts, signal_levels};
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
+use crate::support::drift_scene::{
+    DriftScene, PROFILE_TEXTS, predict_and_send_feedback, predict_texts, reported_accuracy, reported_drop,
+    signal_levels,
+};
 use crate::support::http_receiver::HttpReceiver;
 use crate::support::waiting::block_until;
+use crate::support::watch_alerts::wait_for_alerts;
 
 /// A watcher that looks every 20 ms, and tells `webhook`.
 struct DriftWatcher(Child);
@@ -39,23 +43,15 @@ fn watch_once_command(daemon: &Daemon, options: &[&str]) -> Command {
 }
 
 /// What was told so far: status and signal of each alert.
-fn received_alerts(webhook: &HttpReceiver, count: usize) -> Vec<(String, String)> {
-    let string = |value: &Value| value.as_str().unwrap().to_owned();
-    webhook
-        .wait_for_requests(count)
-        .iter()
-        .map(|(_, alert)| (string(&alert["status"]), string(&alert["drift"]["signal"])))
-        .collect()
-}
-
-fn status_and_signal(status: &str, signal: &str) -> (String, String) {
-    (status.to_owned(), signal.to_owned())
+fn received_alerts(webhook: &HttpReceiver, count: usize) -> Vec<(AlertStatus, String)> {
+    let alerts = wait_for_alerts(webhook, count).into_iter();
+    alerts.map(|alert| (alert.status, alert.drift.unwrap().signal)).collect()
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 fn drift_alert_is_sent_once_and_on_resolution() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let daemon = place.start(&["--drift-window", "200"]);
     let told_to = tempfile::tempdir().unwrap();
     let program = told_to.path().join("retrain");
@@ -93,21 +89,18 @@ fn drift_alert_is_sent_once_and_on_resolution() {
         .collect();
     assert_eq!(found.remove(0), "labels");
     let began = 1 + found.len();
-    let first = webhook.wait_for_requests(began)[0].1.clone();
-    assert_eq!(
-        (&first["status"], &first["url"]),
-        (&json!("drifting"), &json!(format!("http://{}/admin/drift", daemon.admin)))
-    );
-    let drift = &first["drift"];
-    assert_eq!((&drift["model"], &drift["version"], &drift["signal"]), (&json!("m"), &json!("1"), &json!("labels")));
-    assert!(drift["value"].as_f64() > drift["threshold"].as_f64() && first.get("check").is_none(), "{first}");
-    assert!(first["summary"].as_str().unwrap().starts_with("live texts of m/1 at http://"), "{first}");
+    let sent = webhook.wait_for_requests(began)[0].1.clone();
+    assert!(sent.get("check").is_none(), "{sent}");
+    let first = wait_for_alerts(&webhook, began).swap_remove(0);
+    assert_eq!((first.status, first.url), (AlertStatus::Drifting, format!("http://{}/admin/drift", daemon.admin)));
+    let drift = first.drift.unwrap();
+    assert_eq!((drift.model.as_str(), drift.version.as_str(), drift.signal.as_str()), ("m", "1", "labels"));
+    assert!(drift.value > drift.threshold, "{drift:?}");
+    assert!(first.summary.starts_with("live texts of m/1 at http://"), "{}", first.summary);
     predict_texts(&daemon, &PROFILE_TEXTS, 400);
     let all = received_alerts(&webhook, 2 * began);
-    assert_eq!(
-        (&all[0], &all[began]),
-        (&status_and_signal("drifting", "labels"), &status_and_signal("quiet", "labels"))
-    );
+    let labels = |status| (status, "labels".to_owned());
+    assert_eq!((&all[0], &all[began]), (&labels(AlertStatus::Drifting), &labels(AlertStatus::Quiet)));
     let text = slack.wait_for_requests(2 * began)[0].1["text"].as_str().unwrap().to_owned();
     assert!(text.starts_with(":large_orange_circle: live texts of m/1"), "{text}");
     let events = pager.wait_for_requests(2 * began);
@@ -128,16 +121,16 @@ fn drift_alert_is_sent_once_and_on_resolution() {
 
 #[test]
 fn drift_alert_state_survives_restarts() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let state = place.data.path().join("state.json");
     let options = ["--state", state.to_str().unwrap()];
     let webhook = HttpReceiver::new(&[]);
     let daemon = place.start(&["--drift-window", "200"]);
     let watcher = DriftWatcher::start(&daemon, &webhook, &options);
-    block_until("it was looked", || drift_report(&daemon)["accuracy"].is_object());
+    block_until("it was looked", || reported_accuracy(&daemon).is_some());
     predict_and_send_feedback(&daemon, 150, false);
-    assert_eq!(received_alerts(&webhook, 1), [status_and_signal("accuracy_dropped", "accuracy")]);
-    let summary = webhook.wait_for_requests(1)[0].1["summary"].as_str().unwrap().to_owned();
+    assert_eq!(received_alerts(&webhook, 1), [(AlertStatus::AccuracyDropped, "accuracy".to_owned())]);
+    let summary = wait_for_alerts(&webhook, 1).swap_remove(0).summary;
     assert!(summary.contains("is less often right than when it was tried (0.000, where it was 0.750)"), "{summary}");
     watcher.stop();
     // Another watcher knows it, and tells nothing twice.
@@ -147,11 +140,11 @@ fn drift_alert_state_survives_restarts() {
     assert_eq!((code, webhook.received_requests().len()), (0, 1), "{log}");
     assert!(std::fs::read_to_string(&state).unwrap().contains("m/1 accuracy"));
     predict_and_send_feedback(&daemon, 900, true);
-    block_until("the accuracy is back", || drift_report(&daemon)["accuracy"]["dropped"] == false);
+    block_until("the accuracy is back", || reported_drop(&daemon) == Some(false));
     let (code, log) = run_to_exit(&mut watch_once_command(&daemon, &again));
     assert_eq!(
         (code, received_alerts(&webhook, 2).pop()),
-        (0, Some(status_and_signal("accuracy_back", "accuracy"))),
+        (0, Some((AlertStatus::AccuracyBack, "accuracy".to_owned()))),
         "{log}"
     );
 }

@@ -1,10 +1,14 @@
 //! What a server says of live texts: in `/admin/drift`, in its metrics, in its log.
 
+use predictd::api::drift::DriftReportView;
 use serde_json::{Value, json};
 
-use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts, signal_levels};
 use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
-use crate::support::models_command::run_models_command;
+use crate::support::daemon_requests::{get_ok, scrape_metrics};
+use crate::support::drift_scene::{
+    DriftScene, PROFILE_TEXTS, drift_report, predict_texts, profile_comparison, signal_levels,
+};
+use crate::support::models_command::change_model;
 use crate::support::raw_client::{RawClient, get, metric};
 use crate::support::waiting::block_until;
 
@@ -20,23 +24,20 @@ fn closed_windows(daemon: &Daemon) -> u64 {
 
 #[test]
 fn drift_is_reported_after_one_window_resolved_after_two() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let mut daemon = place.start(WINDOW_OPTIONS);
     let start = drift_report(&daemon);
-    assert_eq!((&start["model"], &start["version"], &start["state"]), (&json!("m"), &json!("1"), &json!("ready")));
-    let drift = &start["drift"];
-    assert_eq!((&drift["profile"]["texts"], &drift["profile"]["accuracy"]), (&json!(400), &json!(0.75)));
-    assert_eq!(
-        (&drift["window_texts"], &drift["needed"], &drift["longest_seconds"]),
-        (&json!(200), &json!(100), &json!(3_600.0))
-    );
-    assert_eq!(drift["signals"][0]["window"], Value::Null);
+    assert_eq!((start.model.as_str(), start.version.as_str(), start.state.as_str()), ("m", "1", "ready"));
+    let drift = start.drift.unwrap();
+    assert_eq!((drift.profile.texts, drift.profile.accuracy), (400, Some(0.75)));
+    assert_eq!((drift.window_texts, drift.needed, drift.longest_seconds), (200, 100, Some(3_600.0)));
+    assert_eq!(drift.signals[0].window, None);
     predict_texts(&daemon, &PROFILE_TEXTS, 200);
     assert_eq!(signal_levels(&daemon), ["quiet"; 4]);
     assert_eq!((drift_metric(&daemon, "labels"), closed_windows(&daemon)), (0, 1));
     // All of one label, and not the other.
     predict_texts(&daemon, &["60", "70"], 199);
-    assert_eq!(drift_report(&daemon)["drift"]["open_texts"], 199);
+    assert_eq!(profile_comparison(&daemon).open_texts, 199);
     predict_texts(&daemon, &["60"], 1);
     let told = daemon.wait_for_log("drift detected");
     assert_eq!((&told["signal"], &told["window"], &told["texts"]), (&json!("labels"), &json!(2), &json!(200)));
@@ -44,11 +45,11 @@ fn drift_is_reported_after_one_window_resolved_after_two() {
         (signal_levels(&daemon)[0].as_str(), drift_metric(&daemon, "labels"), closed_windows(&daemon)),
         ("drifting", 1, 2)
     );
-    let stands = drift_report(&daemon);
-    let signal = &stands["drift"]["signals"][0];
-    assert!(signal["value"].as_f64() > signal["threshold"].as_f64() && signal["js"].as_f64() > Some(0.1), "{signal}");
-    assert!(humantime::parse_rfc3339(signal["since"].as_str().unwrap()).is_ok(), "{signal}");
-    let text = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+    let signal = profile_comparison(&daemon).signals.swap_remove(0);
+    let distance = signal.distance.unwrap();
+    assert!(distance.value > distance.threshold && distance.js > 0.1, "{distance:?}");
+    assert!(humantime::parse_rfc3339(signal.since.as_deref().unwrap()).is_ok(), "{signal:?}");
+    let text = scrape_metrics(&daemon);
     for name in ["predictd_drift_divergence", "predictd_drift_threshold"] {
         assert!(text.contains(&format!("\n{name}{{model=\"m\",signal=\"labels\",version=\"1\"}} ")), "{name}");
     }
@@ -57,41 +58,38 @@ fn drift_is_reported_after_one_window_resolved_after_two() {
     predict_texts(&daemon, &PROFILE_TEXTS, 200);
     assert_eq!(drift_metric(&daemon, "labels"), 0);
     daemon.wait_for_log("drift cleared");
-    let closed = drift_report(&daemon)["drift"]["windows"].as_array().unwrap().clone();
-    let told: Vec<_> = closed
-        .iter()
-        .map(|window| (window["number"].as_u64().unwrap(), window["signals"][0]["level"].as_str().unwrap()))
-        .collect();
+    let closed = profile_comparison(&daemon).windows;
+    let told: Vec<_> = closed.iter().map(|window| (window.number, window.signals[0].level.as_str())).collect();
     assert_eq!(told, [(1, "quiet"), (2, "drifting"), (3, "drifting"), (4, "quiet")]);
     // As many of them as are asked for.
-    let asked =
-        |windows: &str| RawClient::connect(daemon.admin).request(get(&format!("/admin/drift?windows={windows}")));
+    let path = |windows: &str| format!("/admin/drift?windows={windows}");
     let numbers = |windows| {
-        let closed = asked(windows).json()["versions"][0]["drift"]["windows"].as_array().unwrap().clone();
-        closed.iter().map(|window| window["number"].as_u64().unwrap()).collect::<Vec<_>>()
+        let mut report: DriftReportView = get_ok(daemon.admin, &path(windows));
+        let closed = report.versions.swap_remove(0).drift.unwrap().windows;
+        closed.iter().map(|window| window.number).collect::<Vec<_>>()
     };
     assert_eq!((numbers("0"), numbers("1"), numbers("24").len()), (vec![], vec![4], 4));
     for wrong in ["25", "-1", "x", "1&texts=1"] {
-        let answer = asked(wrong);
+        let answer = RawClient::connect(daemon.admin).request(get(&path(wrong)));
         assert!(answer.status == 422 && answer.body.contains("`windows`, 0 to 24"), "{answer:?}");
     }
 }
 
 #[test]
 fn drift_route_of_stopping_server_is_503() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let mut daemon = place.start(&["--drain-delay", "2s"]);
-    assert_eq!(drift_report(&daemon)["state"], "ready");
+    assert_eq!(drift_report(&daemon).state, "ready");
     daemon.signal("TERM");
     block_until("it stops", || RawClient::connect(daemon.admin).request(get("/readyz")).status == 503);
     let answer = RawClient::connect(daemon.admin).request(get("/admin/drift"));
-    assert_eq!((answer.status, &answer.json()["title"]), (503, &json!("The server is shutting down")));
+    assert_eq!((answer.status, &*answer.problem().title), (503, "The server is shutting down"));
     daemon.child.wait().unwrap();
 }
 
 #[test]
 fn drift_counts_unknown_tokens_and_cache_hits() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let daemon = place.start(&["--drift-window", "200", "--cache-bytes", "1048576"]);
     // Each text is run once, and the others come from the cache.
     for _ in 0..2 {
@@ -106,15 +104,12 @@ fn drift_counts_unknown_tokens_and_cache_hits() {
 
 #[test]
 fn drift_window_closes_by_time() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let daemon = place.start(&["--drift-window", "1000", "--drift-max-window-age", "1500ms"]);
     predict_texts(&daemon, &["60"], 150);
     assert_eq!(closed_windows(&daemon), 0);
     block_until("the window was closed", || closed_windows(&daemon) == 1);
-    assert_eq!(
-        (signal_levels(&daemon)[0].as_str(), &drift_report(&daemon)["drift"]["windows"][0]["texts"]),
-        ("drifting", &json!(150))
-    );
+    assert_eq!((signal_levels(&daemon)[0].as_str(), profile_comparison(&daemon).windows[0].texts), ("drifting", 150));
     predict_texts(&daemon, &["60"], 99);
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(closed_windows(&daemon), 1, "too few to be judged");
@@ -122,7 +117,7 @@ fn drift_window_closes_by_time() {
 
 #[test]
 fn drift_profile_of_another_model_fails_load() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let path = place.version_dir().join("profile.json");
     let good = std::fs::read_to_string(&path).unwrap();
     let changed = |change: fn(&mut Value)| {
@@ -149,7 +144,7 @@ fn drift_profile_of_another_model_fails_load() {
     }
     let mut daemon = Daemon::launch(&mut serve_command(place.models.path(), place.data.path(), &[]));
     assert!(daemon.wait_for_log("model version load failed")["error"].as_str().unwrap().starts_with("profile.json: "));
-    assert_eq!(drift_report(&daemon)["state"], "failed");
+    assert_eq!(drift_report(&daemon).state, "failed");
     // One of a model whose tokenizer tells what it does not know does not fit another.
     std::fs::write(&path, &good).unwrap();
     let digest = format!("[sha256]\n\"profile.json\" = \"{}\"", "0".repeat(64));
@@ -160,7 +155,7 @@ fn drift_profile_of_another_model_fails_load() {
 
 #[test]
 fn drift_window_limits_and_small_window_warning() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     for (options, word) in [
         (["--drift-window", "99"], "--drift-window 99 is not between 100 and 1000000"),
         (["--drift-window", "1000001"], "--drift-window"),
@@ -176,7 +171,7 @@ fn drift_window_limits_and_small_window_warning() {
     profile["unknown"] = sums;
     std::fs::write(&path, profile.to_string()).unwrap();
     let mut daemon = place.start(&["--drift-window", "100", "--drift-max-window-age", "0s"]);
-    assert_eq!(drift_report(&daemon)["drift"]["longest_seconds"], Value::Null);
+    assert_eq!(profile_comparison(&daemon).longest_seconds, None);
     let log = daemon.log();
     assert!(log.contains("too small for some drift signals"), "{log}");
     daemon.signal("TERM");
@@ -185,35 +180,30 @@ fn drift_window_limits_and_small_window_warning() {
 
 #[test]
 fn drift_state_is_per_version_and_removed_with_it() {
-    let place = Scene::new();
+    let place = DriftScene::new();
     let others = tempfile::tempdir().unwrap();
     let daemon = place.start(WINDOW_OPTIONS);
-    assert_eq!(drift_report(&daemon).get("drift"), None, "the operator's own has no profile");
+    assert!(drift_report(&daemon).drift.is_none(), "the operator's own has no profile");
     let other = others.path().join("2");
     std::fs::create_dir(&other).unwrap();
     for file in std::fs::read_dir(place.version_dir()).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), other.join(file.file_name())).unwrap();
     }
     place.write_profile(&other);
-    run_models_command(&daemon, &["register", "m", "2", other.to_str().unwrap()]);
-    run_models_command(&daemon, &["activate", "m", "2"]);
+    change_model(&daemon, &["register", "m", "2", other.to_str().unwrap()]);
+    change_model(&daemon, &["activate", "m", "2"]);
     predict_texts(&daemon, &["60"], 200);
     let series = || {
-        let text = RawClient::connect(daemon.admin).request(get("/metrics")).body;
         let of_version = |line: &&str| line.starts_with("predictd_drift") && line.contains("version=\"2\"");
-        text.lines().filter(of_version).count()
+        scrape_metrics(&daemon).lines().filter(of_version).count()
     };
     // Three of each of four signals, and the windows.
     assert_eq!(series(), 13);
-    let report = RawClient::connect(daemon.admin).request(get("/admin/drift")).json();
-    let levels: Vec<&str> = report["versions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|v| v["drift"]["signals"][0]["level"].as_str())
-        .collect();
-    assert_eq!(levels, ["drifting"], "{report}");
-    run_models_command(&daemon, &["rollback", "m"]);
-    run_models_command(&daemon, &["remove", "m", "2"]);
+    let report: DriftReportView = get_ok(daemon.admin, "/admin/drift");
+    let compared = report.versions.iter().filter_map(|version| version.drift.as_ref());
+    let levels: Vec<&str> = compared.map(|drift| drift.signals[0].level.as_str()).collect();
+    assert_eq!(levels, ["drifting"], "{report:?}");
+    change_model(&daemon, &["rollback", "m"]);
+    change_model(&daemon, &["remove", "m", "2"]);
     assert_eq!(series(), 0);
 }

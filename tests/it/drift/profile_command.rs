@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use predictd::drift::Profile;
+use predictd::drift::profile::ProfileAccuracy;
+use predictd::drift_profile::report::ProfileReport;
 use serde_json::{Value, json};
 
-use super::Scene;
+use crate::support::check_command::check_report;
 use crate::support::daemon::{predictd, run_to_exit};
+use crate::support::drift_scene::DriftScene;
 use crate::support::model_builder::TransformerBuilder;
 use crate::support::test_server::{CHEAP_MODEL, shipped_models};
 
@@ -39,16 +42,16 @@ fn profile_from_labelled_table_describes_model() {
     let directory = shipped_models().join(CHEAP_MODEL).join("1");
     let output = profile_command(&directory, &["--texts", texts, "--out", file, "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["texts"], &report["refused"], &report["profile"]), (&json!(300), &json!(0), &json!(file)));
-    assert_eq!(report["accuracy"], json!({ "texts": 300, "correct": 300 }));
-    assert_eq!(report["unknown"], Value::Null, "the graph takes the text itself");
-    assert_eq!(report["needed"][3]["texts"], Value::Null);
-    assert!(report["needed"][1]["texts"].as_u64().is_some_and(|texts| (100..1_000).contains(&texts)), "{report}");
-    let warnings = report["warnings"].to_string();
+    let report: ProfileReport = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report.texts, report.refused, report.profile.as_str()), (300, 0, file));
+    assert_eq!(report.accuracy, Some(ProfileAccuracy { texts: 300, correct: 300 }));
+    assert_eq!(report.unknown, None, "the graph takes the text itself");
+    assert_eq!(report.needed[3].texts, None);
+    assert!(report.needed[1].texts.is_some_and(|texts| (100..1_000).contains(&texts)), "{report:?}");
+    let warnings = report.warnings.concat();
     assert!(
         warnings.contains("texts that the model was trained on") && warnings.contains("300 texts are few"),
-        "{report}"
+        "{report:?}"
     );
     let made: Profile = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert_eq!((made.model.as_str(), made.model_version.as_str(), made.texts), (CHEAP_MODEL, "1", 300));
@@ -69,7 +72,7 @@ fn profile_from_labelled_table_describes_model() {
 
 #[test]
 fn profile_is_written_to_model_or_output_path() {
-    let place = Scene::with_profile();
+    let place = DriftScene::with_profile();
     let made: Profile =
         serde_json::from_slice(&std::fs::read(place.version_dir().join("profile.json")).unwrap()).unwrap();
     assert_eq!((made.labels[0].texts, made.labels[1].texts, made.other), (200, 200, 0));
@@ -79,43 +82,38 @@ fn profile_is_written_to_model_or_output_path() {
     let sums = made.unknown.unwrap();
     assert_eq!((sums.tokens, sums.unknown), (200 * 3 + 200 * 4, 0));
     // A model with its profile is one that a check finds well, and a profile is made anew over the old one.
-    let output = predictd(&["check", place.version_dir().to_str().unwrap(), "--json"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let files: Vec<&str> =
-        report["model"]["files"].as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
-    assert_eq!(
-        (&report["model"]["profile"]["texts"], &report["model"]["profile"]["accuracy"]),
-        (&json!(400), &json!(0.75))
-    );
-    assert!(report["ok"] == true && files.contains(&"profile.json"), "{report}");
+    let report = check_report(&place.version_dir(), &[], 0);
+    let model = report.results.unwrap().model;
+    let profile = model.profile.unwrap();
+    assert_eq!((profile.texts, profile.accuracy), (400, Some(0.75)));
+    assert!(model.files.iter().any(|file| file.name == "profile.json"), "{:?}", model.files);
     place.write_profile(&place.version_dir());
     // One of another graph serves, and is warned of.
     let path = place.version_dir().join("profile.json");
     let mut profile: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(profile["graph"].as_str().map(str::len), Some(64));
     let warning = "profile.json was made with another graph";
-    assert!(!report["warnings"].to_string().contains(warning), "{report}");
+    assert!(!report.warnings.iter().any(|said| said.contains(warning)), "{:?}", report.warnings);
     profile["graph"] = json!("0".repeat(64));
     std::fs::write(&path, profile.to_string()).unwrap();
-    let output = predictd(&["check", place.version_dir().to_str().unwrap(), "--json"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(report["ok"] == true && report["warnings"].to_string().contains(warning), "{report}");
+    let report = check_report(&place.version_dir(), &[], 0);
+    assert!(report.warnings.iter().any(|said| said.contains(warning)), "{:?}", report.warnings);
     let log = place.start(&[]).log();
     assert!(log.contains(warning), "{log}");
 }
 
 #[test]
 fn profile_from_feedback_export_is_written() {
-    let place = Scene::new();
+    let place = DriftScene::new();
     let texts = place.data.path().join("told.jsonl");
     let line = |text: Option<&str>, actual: &[&str]| json!({ "text": text, "actual": actual }).to_string() + "\n";
     let lines = [line(Some("60"), &["a"]), line(None, &["a"]), line(Some("10"), &[])].concat();
     std::fs::write(&texts, lines.repeat(100)).unwrap();
     let texts = texts.to_str().unwrap();
     let output = profile_command(&place.version_dir(), &["--texts", texts, "--json"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["texts"], &report["without_text"]), (&json!(200), &json!(100)));
-    assert_eq!(report["accuracy"], json!({ "texts": 200, "correct": 100 }));
+    let report: ProfileReport = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report.texts, report.without_text), (200, 100));
+    assert_eq!(report.accuracy, Some(ProfileAccuracy { texts: 200, correct: 100 }));
     let check = |option: &str| {
         let output = predictd(&["check", place.version_dir().to_str().unwrap(), option, texts]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
@@ -126,7 +124,7 @@ fn profile_from_feedback_export_is_written() {
 
 #[test]
 fn profile_unusable_texts_are_refused_with_reason() {
-    let place = Scene::new();
+    let place = DriftScene::new();
     let file = |name: &str, content: &str| {
         let path = place.data.path().join(name);
         std::fs::write(&path, content).unwrap();

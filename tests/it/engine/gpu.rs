@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use parking_lot::Mutex;
+use predictd::api::health::HealthReport;
 use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::engine::placement_result::Placement;
 use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
@@ -15,7 +16,9 @@ use predictd::text::signature::{Signature, TokenRole};
 use predictd::text::tensors::Shape;
 use serde_json::json;
 
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
+use crate::support::daemon_requests::get_ok;
 use crate::support::model_builder::onnx_graph::ElementType;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
@@ -49,8 +52,9 @@ fn device_library_without_cuda_refuses_gpu_serves_cpu() {
     assert_eq!(code, 64, "{said}");
     assert!(said.contains("--device cuda:0: this ONNX Runtime has no CUDA provider"), "{said}");
     let daemon = Daemon::start_with(models.path(), data.path(), &["--device", "auto"]);
-    let health = daemon.request_json("GET", "/health", "");
-    assert_eq!((&health["models"][0]["device"], health["models"][0].get("fallback")), (&json!("cpu"), None));
+    let health: HealthReport = get_ok(daemon.address, "/health");
+    let model = &health.models[0];
+    assert_eq!((model.device.as_deref(), model.fallback.as_deref()), (Some("cpu"), None));
 }
 
 /// The GPU build where there is no GPU; nothing, and a loud word, where this machine is another.
@@ -95,11 +99,11 @@ fn device_auto_without_gpu_falls_back_to_cpu() {
     ));
     daemon.wait_for_log("model version loaded");
     daemon.wait_for_log("model version loaded");
-    let health = daemon.request_json("GET", "/health", "");
-    let model = &health["models"][0];
-    assert_eq!(model["device"], "cpu");
-    assert_eq!(health["models"][1].get("fallback"), None, "it asked for the cores");
-    assert!(model["fallback"].as_str().unwrap().contains("was not found"), "{model}");
+    let health: HealthReport = get_ok(daemon.address, "/health");
+    let model = &health.models[0];
+    assert_eq!(model.device.as_deref(), Some("cpu"));
+    assert_eq!(health.models[1].fallback, None, "it asked for the cores");
+    assert!(model.fallback.as_ref().unwrap().contains("was not found"), "{model:?}");
     assert!(daemon.log().contains("GPU unavailable; models run on the CPU"), "{}", daemon.log());
     let metrics = crate::support::daemon::exchange(daemon.admin, "GET", "/metrics", "");
     for (model, fell_back) in [("a", " 1"), ("b", " 0")] {
@@ -249,10 +253,10 @@ async fn gpu_has_one_session_large_batches_padded_to_eights() {
     let runtime = fake_gpu_backend(FakeGpus::default());
     let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--workers", "4"]).await;
     assert_eq!(*runtime.gpus.sessions.lock(), 2, "one for each GPU, none beside them");
-    assert_eq!(server.get("/health").await.json()["models"][0]["device"], "cuda:0,1");
+    assert_eq!(server.health().await.models[0].device.as_deref(), Some("cuda:0,1"));
     let largest = runtime.gpus.shapes.lock().iter().map(|shape| shape.token_count()).max().unwrap();
     assert!(largest >= 8_192, "the largest run that was measured has {largest} tokens");
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(label(&server.predict("10 20 30").await), "a");
     // Five tokens, which were asked before nowhere; workers may still be at their first runs.
     let shapes = runtime.gpus.shapes.lock().clone();
     let after = shapes.iter().rposition(|shape| shape.token_count() == largest).unwrap();
@@ -274,11 +278,11 @@ async fn gpu_auto_failing_model_falls_back_to_cpu() {
     ModelBuilder::plain().write(models.path(), "m", "1");
     let runtime = fake_gpu_backend(FakeGpus { run_error: Some(OUT_OF_MEMORY_ERROR), ..FakeGpus::default() });
     let server = TestServer::start_on(Arc::new(runtime), models.path(), &[]).await;
-    let model = server.get("/health").await.json()["models"][0].clone();
-    assert_eq!(model["device"], "cpu", "{model}");
+    let model = server.health().await.models.swap_remove(0);
+    assert_eq!(model.device.as_deref(), Some("cpu"), "{model:?}");
     let told = "it does not work on cuda:0,1: the warm-up failed: CUDA failure 2: out of memory in place.cc";
-    assert_eq!(model["fallback"], told);
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(model.fallback.as_deref(), Some(told));
+    assert_eq!(label(&server.predict("10 20 30").await), "a");
 }
 
 #[tokio::test]
@@ -297,7 +301,7 @@ async fn gpu_padding_to_eights_is_off_if_golden_answers_change() {
     let runtime = fake_gpu_backend(FakeGpus { wrong_at_length: Some(8), ..FakeGpus::default() });
     let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &[]).await;
     runtime.gpus.shapes.lock().clear();
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(label(&server.predict("10 20 30").await), "a");
     let shapes = runtime.gpus.shapes.lock().clone();
     assert!(shapes.contains(&Shape { rows: 1, length: 5 }), "{shapes:?}");
 }
@@ -334,7 +338,7 @@ async fn gpu_batch_limits_count_padding() {
 #[tokio::test]
 async fn gpu_model_manifest_may_force_cpu_only() {
     let served = ModelServer::new(&ModelBuilder::plain().manifest_toml("device = \"cpu\"\n")).await;
-    assert_eq!(served.predict("10").await["prediction"], "a");
+    assert_eq!(label(&served.predict("10").await), "a");
     let models = tempfile::tempdir().unwrap();
     ModelBuilder::plain().manifest_toml("device = \"cuda\"\n").write(models.path(), "m", "1");
     let error = Manifest::load(&models.path().join("m/1")).unwrap_err().to_string();

@@ -8,6 +8,7 @@ mod subgraphs;
 mod version_fallback;
 mod wrong_files;
 
+use predictd::api::health::HealthReport;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -26,18 +27,14 @@ fn models_with_good_one() -> TempDir {
 async fn load_error_beside_good_one(models: TempDir) -> String {
     let served = ModelServer::from_dir(models, &["--default-model", "good"]).await;
     let health = served.server.get("/health").await;
-    assert_eq!((health.status, &health.json()["status"]), (200, &json!("healthy")));
-    let states: Vec<(String, String)> = health.json()["models"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|model| (model["name"].as_str().unwrap().to_owned(), model["state"].as_str().unwrap().to_owned()))
-        .collect();
+    assert_eq!((health.status, health.json::<HealthReport>().status.as_str()), (200, "healthy"));
+    let models = health.json::<HealthReport>().models;
+    let states: Vec<(String, String)> = models.into_iter().map(|model| (model.name, model.state)).collect();
     assert_eq!(states, [("good".to_owned(), "ready".to_owned()), (MODEL.to_owned(), "failed".to_owned())]);
     assert_eq!(served.server.get("/readyz").await.status, 200);
-    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+    assert_eq!(served.predict("10 20").await.model.name, "good");
     let reply = served.server.post_json("/predict", json!({ "text": "10", "model": MODEL })).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (503, "model-not-ready"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (503, "model-not-ready"));
     assert!(reply.headers.contains_key("retry-after"));
     let reason = served.version_load_error(MODEL, "1");
     // The reason is for the operator: a client is not told what the files hold.

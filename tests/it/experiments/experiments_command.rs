@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Scene, arm_results, fetch_results, post_feedback, predict_as_user};
 use crate::support::daemon::{Daemon, predictd};
+use crate::support::experiment_scene::{ExperimentScene, is_decided_better, post_feedback, predict_as_user, truth};
 use crate::support::raw_client::RawClient;
 use crate::support::snapshots::{TIME, snapshot_settings, transcript};
 use crate::support::waiting::block_until;
@@ -36,21 +36,18 @@ const MEASURED: [(&str, &str); 7] = [
 
 #[test]
 fn experiments_command_create_to_end_matches_snapshot() {
-    let scene = Scene::new();
+    let scene = ExperimentScene::new();
     let daemon = scene.start();
     let create =
         ["create", "colours", "--arm", "old=1:50", "--arm", "new=2:50", "--shadow", "shade=m/1:10", "--least", "0.05"];
     let start = ["start", "colours", "--reason", "why not"];
     let mut pages = transcripts(&daemon, &[&["list"], &create, &start, &["show", "colours"]]);
     let mut wire = RawClient::connect(daemon.address);
-    let truths: Vec<Value> = (0..400)
-        .map(|user| json!({ "prediction_id": predict_as_user(&mut wire, "10", &user.to_string())["prediction_id"], "actual": "b" }))
-        .collect();
+    let truths: Vec<Value> =
+        (0..400).map(|user| truth(&predict_as_user(&mut wire, "10", &user.to_string()), "b")).collect();
     post_feedback(&daemon, &truths);
     // The first decision is stored by the process that evaluates every few seconds.
-    block_until("it is decided", || {
-        arm_results(&fetch_results(&daemon, "colours", ""), "new")["against_control"]["decided"]["better"] == true
-    });
+    block_until("it is decided", || is_decided_better(&daemon, "colours", "new"));
     pages.push_str(&transcripts(
         &daemon,
         &[
@@ -69,7 +66,7 @@ fn experiments_command_create_to_end_matches_snapshot() {
 
 #[test]
 fn experiments_command_refusals_and_rollout_match_snapshot() {
-    let scene = Scene::new();
+    let scene = ExperimentScene::new();
     let daemon = scene.start();
     let rollout =
         ["create", "new-one", "--arm", "old=1", "--arm", "new=2", "--steps", "1,5,25,100", "--step-seconds", "60"];

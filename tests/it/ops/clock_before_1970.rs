@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use predictd::api::feedback::FeedbackStatus;
+use predictd::api::predictions::Prediction;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, exchange, predictd, serve_command};
+use crate::support::daemon_requests::stored_feedback;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::raw_client::{RawClient, get, request};
 use crate::support::waiting::block_until;
@@ -41,15 +44,15 @@ fn clock_before_1970_server_predicts_and_keeps_feedback() {
     let mut wire = RawClient::connect(daemon.address);
     let answer = wire.request(request("POST", "/predict", "", r#"{"text":"10"}"#));
     assert_eq!((answer.status, answer.header("date")), (200, None), "a server that has no clock sends no date");
-    let truth = json!({ "prediction_id": answer.json()["prediction_id"], "actual": "a", "text": "10" });
-    assert_eq!(wire.request(request("POST", "/feedback", "", &truth.to_string())).json()["outcome"], "stored");
-    assert_eq!(wire.request(request("POST", "/predict", "", "{")).problem(), "malformed-json");
+    let truth = json!({ "prediction_id": answer.json::<Prediction>().prediction_id, "actual": "a", "text": "10" });
+    let told: FeedbackStatus = wire.request(request("POST", "/feedback", "", &truth.to_string())).ok();
+    assert_eq!(told.outcome, "stored");
+    assert_eq!(wire.request(request("POST", "/predict", "", "{")).problem_kind(), "malformed-json");
     for path in ["/health", "/metrics", "/admin/models", "/admin/models/m/history", "/admin/feedback", "/admin/drift"] {
         let status = RawClient::connect(daemon.admin).request(get(path)).status;
         assert!([200, 404].contains(&status), "{path}: {status}");
     }
-    let feedback = RawClient::connect(daemon.admin).request(get("/admin/feedback")).json();
-    assert_eq!(feedback["feedback"][0]["made"], "1970-01-01T00:00:00.000Z", "{feedback}");
+    assert_eq!(stored_feedback(&daemon)[0].made, "1970-01-01T00:00:00.000Z");
     block_until("lines come to the file", || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         text.lines().any(|line| serde_json::from_str::<Value>(line).unwrap()["route"] == "/predict")

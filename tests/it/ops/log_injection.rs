@@ -61,7 +61,7 @@ fn failing_graph_model(text: &str, node: &str) -> ModelBuilder {
 fn predict(daemon: &Daemon, body: &Value) -> String {
     let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body.to_string()));
     assert!(!answer.body.contains("CANARY"), "{answer:?}");
-    answer.problem()
+    answer.problem_kind()
 }
 
 #[test]

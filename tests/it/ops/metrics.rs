@@ -13,6 +13,7 @@ use predictd::metrics::{
 };
 use serde_json::json;
 
+use crate::support::answers::label;
 use crate::support::daemon::Daemon;
 use crate::support::fake_backend_server::FakeBackendServer;
 use crate::support::raw_client::{RawClient, get, metric, request};
@@ -256,8 +257,7 @@ async fn metrics_request_outcomes_add_up() {
 async fn metrics_text_times_and_labels_are_counted() {
     let server = TestServer::start(cheap_models().path(), &["--cache-bytes", "2000000"]).await;
     for _ in 0..3 {
-        let reply = server.post_json("/predict", json!({ "text": QUESTION })).await;
-        assert_eq!(reply.json()["prediction"], "card_arrival");
+        assert_eq!(label(&server.predict(QUESTION).await), "card_arrival");
     }
     server
         .post_json("/batch_predict", json!([QUESTION, "Is it Visa or Mastercard? I would rather have a Visa."]))

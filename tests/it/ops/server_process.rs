@@ -7,15 +7,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
+use predictd::api::served_models::{ModelDetail, TextLimits};
 use predictd::experiments::receipts::ReceiptKeyring;
-use serde_json::json;
 
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit};
+use crate::support::daemon_requests::get_ok;
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models};
-
-fn question_body() -> String {
-    json!({ "text": QUESTION }).to_string()
-}
 
 #[test]
 fn process_sigterm_exits_0() {
@@ -23,7 +21,7 @@ fn process_sigterm_exits_0() {
     let data = tempfile::tempdir().unwrap();
     for signal in ["TERM", "INT"] {
         let daemon = Daemon::start_with(models.path(), data.path(), &[]);
-        assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+        assert_eq!(label(&daemon.predict(QUESTION)), "card_arrival");
         daemon.signal(signal);
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), Some(0), "{signal}: {log}");
@@ -41,7 +39,7 @@ fn process_second_signal_exits_at_once() {
     daemon.signal("TERM");
     daemon.wait_for_log("shutdown requested");
     // It still answers: the time between "not ready" and the end.
-    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+    assert_eq!(label(&daemon.predict(QUESTION)), "card_arrival");
     daemon.signal("INT");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(1), "{log}");
@@ -58,9 +56,7 @@ fn receipt_keys_are_created_once_and_kept() {
     let mut contents = BTreeSet::new();
     for _ in 0..2 {
         let daemon = Daemon::start_with(models.path(), &data, &[]);
-        sealed.push(
-            daemon.request_json("POST", "/predict", &question_body())["prediction_id"].as_str().unwrap().to_owned(),
-        );
+        sealed.push(daemon.predict(QUESTION).prediction_id);
         assert_eq!(std::fs::metadata(&keys).unwrap().permissions().mode() & 0o7777, 0o600);
         contents.insert(std::fs::read(&keys).unwrap());
         daemon.signal("TERM");
@@ -120,11 +116,13 @@ fn environment_variables_work_like_flags() {
         command.env("PREDICTD_DATA_DIR", data.path()).env("PREDICTD_LOG_FORMAT", "json");
         command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_CLIENT_BATCH_SIZE", "7");
         let daemon = Daemon::start(&mut command);
-        daemon.request_json("GET", &format!("/models/{CHEAP_MODEL}"), "")["versions"][0]["limits"].clone()
+        let mut model: ModelDetail = get_ok(daemon.address, &format!("/models/{CHEAP_MODEL}"));
+        model.versions.swap_remove(0).facts.unwrap().limits
     };
-    assert_eq!(limits(&[]), json!({ "max_text_chars": 77, "max_client_batch_size": 7 }));
+    let expected = TextLimits { max_text_chars: 77, max_client_batch_size: 7, max_tokens: None, on_overflow: None };
+    assert_eq!(limits(&[]), expected);
     // A flag is the stronger one.
-    assert_eq!(limits(&["--max-text-chars", "88"]), json!({ "max_text_chars": 88, "max_client_batch_size": 7 }));
+    assert_eq!(limits(&["--max-text-chars", "88"]), TextLimits { max_text_chars: 88, ..expected });
     assert!(data.path().join("receipt.keys").is_file());
     let (code, said) =
         run_to_exit(predictd(&["serve"]).env("PREDICTD_WORKERS", "0").env("PREDICTD_MODELS", models.path()));
@@ -216,7 +214,7 @@ fn process_writes_no_telemetry() {
     let mut command = predictd(&arguments);
     allow_telemetry(&mut command, home.path());
     let daemon = Daemon::start(&mut command);
-    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+    assert_eq!(label(&daemon.predict(QUESTION)), "card_arrival");
     assert!(odd.is_file(), "arguments survive the restart");
     if let Ok(environment) = std::fs::read(format!("/proc/{}/environ", daemon.child.id())) {
         // The process that was started is the one that runs, with the variable set.
@@ -253,7 +251,7 @@ fn process_opens_no_outgoing_connection() {
     command.args(serve_arguments(models.path(), data.path())).stderr(Stdio::piped()).stdin(Stdio::null());
     allow_telemetry(&mut command, home.path());
     let daemon = Daemon::start(&mut command);
-    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
+    assert_eq!(label(&daemon.predict(QUESTION)), "card_arrival");
     daemon.signal("TERM");
     // The log's end is open in the tracer as well: when it is closed, the trace is complete.
     assert!(daemon.wait().0.success());

@@ -6,12 +6,14 @@ mod lost_directory;
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::support::answers::label;
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::{post, stored_feedback};
 use crate::support::model_builder::ModelBuilder;
-use crate::support::models_command::run_models_command;
+use crate::support::models_command::change_model;
 use crate::support::raw_client::{RawClient, RawResponse, get, request};
 
 const MODEL: &str = "m";
@@ -43,24 +45,16 @@ impl Scene {
         let other = self.root.path().join("other");
         let directory = ModelBuilder::plain().write(&other, MODEL, "2");
         std::fs::write(directory.join("notes.txt"), "2").unwrap();
-        run_models_command(daemon, &["register", MODEL, "2", directory.to_str().unwrap()]);
-        run_models_command(daemon, &["activate", MODEL, "2"]);
+        change_model(daemon, &["register", MODEL, "2", directory.to_str().unwrap()]);
+        change_model(daemon, &["activate", MODEL, "2"]);
     }
-}
-
-fn predict(daemon: &Daemon) -> Value {
-    daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string())
-}
-
-fn answering_version(daemon: &Daemon) -> String {
-    predict(daemon)["model"]["version"].as_str().unwrap().to_owned()
 }
 
 /// Tells the truth about a new answer.
 fn post_feedback(daemon: &Daemon) -> RawResponse {
-    let answer = predict(daemon);
-    let body = json!({ "prediction_id": answer["prediction_id"], "actual": answer["prediction"] });
-    RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &body.to_string()))
+    let answer = daemon.predict("10 20");
+    let body = json!({ "prediction_id": answer.prediction_id, "actual": label(&answer) });
+    post(daemon.address, "/feedback", &body)
 }
 
 /// The status of a change of the registry, and the kind of its problem.
@@ -72,15 +66,9 @@ fn post_registry_change(daemon: &Daemon) -> RawResponse {
     RawClient::connect(daemon.admin).request(request("PUT", path, &head, r#"{"metrics":{"f1":1}}"#))
 }
 
-fn registry_state(daemon: &Daemon) -> Value {
-    RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone()
-}
-
 /// Ids of all feedback that a server knows.
 fn stored_feedback_ids(daemon: &Daemon) -> Vec<String> {
-    let all =
-        RawClient::connect(daemon.admin).request(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone();
-    all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    stored_feedback(daemon).into_iter().map(|one| one.id).collect()
 }
 
 fn entries(directory: &Path) -> Vec<std::path::PathBuf> {

@@ -1,17 +1,11 @@
 //! `predictd database`: copies of the registry's database.
 
-use serde_json::json;
-
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
+use crate::support::daemon_requests::answering_version;
 use crate::support::model_builder::ModelBuilder;
-use crate::support::models_command::run_models_command;
+use crate::support::models_command::change_model;
 
 const MODEL: &str = "m";
-
-fn active_version(daemon: &Daemon) -> String {
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
-    answer["model"]["version"].as_str().unwrap().to_owned()
-}
 
 #[test]
 fn database_backup_of_running_server_is_restored() {
@@ -24,21 +18,19 @@ fn database_backup_of_running_server_is_restored() {
         |action: &str, file: &str| run_to_exit(&mut predictd(&["database", action, file, "--data-dir", &directory]));
     let (code, said) = database("backup", &copy);
     assert!(code == 1 && said.contains("there is no such file"), "{said}");
-    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
-    // Which version answers is recorded once all were tried.
-    daemon.wait_for_log("maximum memory use estimated");
-    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    let daemon = Daemon::start_recorded(models.path(), data.path(), &[]);
+    change_model(&daemon, &["activate", MODEL, "1"]);
     // Changes go on meanwhile: the copy is what was true at one moment.
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (0..20).for_each(|i| _ = run_models_command(&daemon, &["metrics", MODEL, "1", &format!("f1={i}")]));
+            (0..20).for_each(|i| _ = change_model(&daemon, &["metrics", MODEL, "1", &format!("f1={i}")]));
         });
         assert_eq!(database("backup", &copy).0, 0);
     });
     let (code, said) = database("backup", &copy);
     assert!(code == 1 && said.contains("there is such a file already"), "{said}");
     assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 1);
-    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    change_model(&daemon, &["activate", MODEL, "2"]);
     let (code, said) = database("restore", &copy);
     assert!(code == 1 && said.contains("another predictd uses"), "{said}");
     daemon.signal("TERM");
@@ -61,9 +53,9 @@ fn database_backup_of_running_server_is_restored() {
         assert_eq!(kept().len(), times);
     }
     let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
-    assert_eq!(active_version(&daemon), "1");
+    assert_eq!(answering_version(&daemon), "1");
     // What a crash leaves in the log belongs to what is kept.
-    run_models_command(&daemon, &["activate", MODEL, "3"]);
+    change_model(&daemon, &["activate", MODEL, "3"]);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     let before = kept();
@@ -71,5 +63,5 @@ fn database_backup_of_running_server_is_restored() {
     let last = kept().into_iter().find(|path| !before.contains(path)).unwrap();
     assert_eq!(database("restore", last.to_str().unwrap()).0, 0);
     let daemon = Daemon::start_with(models.path(), data.path(), &[]);
-    assert_eq!(active_version(&daemon), "3");
+    assert_eq!(answering_version(&daemon), "3");
 }

@@ -7,14 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use predictd::api::predictions::Prediction;
 use serde_json::{Value, json};
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, run_to_exit, serve_command};
+use crate::support::daemon_requests::post;
 use crate::support::files::make_writable;
 use crate::support::http_receiver::spawn_thread;
 use crate::support::model_builder::ModelBuilder;
-use crate::support::models_command::{run_models_command, run_models_command_refused};
-use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::models_command::{change_model, change_model_refused, model_history, show_model};
+use crate::support::raw_client::metric;
 use crate::support::waiting::block_until;
 
 const MODEL: &str = "m";
@@ -188,9 +190,7 @@ impl Scene {
     fn start(&self, options: &[&str]) -> Daemon {
         let url = self.mlflow.url();
         let options = [&["--mlflow", &url, "--follow-interval", "1s"], options].concat();
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
+        Daemon::start_recorded(self.models.path(), self.data.path(), &options)
     }
 
     fn stored_version_count(&self) -> usize {
@@ -198,10 +198,10 @@ impl Scene {
     }
 }
 
-fn active_version(daemon: &Daemon, model: &str) -> String {
-    let body = json!({ "text": "hello", "model": model }).to_string();
-    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body));
-    if answer.status == 200 { answer.json()["model"]["version"].as_str().unwrap().to_owned() } else { answer.problem() }
+/// The version of a model that answers, or the kind of the problem.
+fn answering_version(daemon: &Daemon, model: &str) -> String {
+    let answer = post(daemon.address, "/predict", &json!({ "text": "hello", "model": model }));
+    if answer.status == 200 { answer.ok::<Prediction>().model.version } else { answer.problem_kind() }
 }
 
 #[test]
@@ -209,18 +209,18 @@ fn mlflow_version_is_registered() {
     let place = Scene::new();
     place.log_version("1", |model| model);
     let daemon = place.start(&[]);
-    let registered = run_models_command(&daemon, &["register", MODEL, "1", "models:/M/1", "--metadata", "by=me"]);
-    assert_eq!(registered["changed"], true);
+    let registered = change_model(&daemon, &["register", MODEL, "1", "models:/M/1", "--metadata", "by=me"]);
+    assert!(registered.changed);
     place.mlflow.set_alias("1");
-    assert_eq!(run_models_command(&daemon, &["register", MODEL, "1", "models:/M@champion"])["changed"], false);
-    let shown = run_models_command(&daemon, &["show", MODEL]);
-    let versions = shown["versions"].as_array().unwrap();
-    let version = versions.iter().find(|version| version["version"] == "1").unwrap();
+    assert!(!change_model(&daemon, &["register", MODEL, "1", "models:/M@champion"]).changed);
+    let shown = show_model(&daemon, MODEL);
+    let version = shown.versions.iter().find(|found| found.version == "1").unwrap();
     let metadata =
-        json!({ "by": "me", "mlflow.uri": "models:/M/1", "mlflow.run_id": "r1", "mlflow.source": "models:/m-1" });
-    assert_eq!((&version["origin"], &version["metadata"]), (&json!("mlflow"), &metadata));
-    run_models_command(&daemon, &["activate", MODEL, "1"]);
-    assert_eq!(active_version(&daemon, MODEL), "1");
+        [("by", "me"), ("mlflow.uri", "models:/M/1"), ("mlflow.run_id", "r1"), ("mlflow.source", "models:/m-1")];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!((version.origin.as_str(), &version.metadata), ("mlflow", &metadata.into()));
+    change_model(&daemon, &["activate", MODEL, "1"]);
+    assert_eq!(answering_version(&daemon, MODEL), "1");
     // What is needed, and nothing else.
     let stored = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
     let mut names: Vec<_> =
@@ -228,8 +228,7 @@ fn mlflow_version_is_registered() {
     names.sort();
     assert_eq!(names, ["MLmodel", "config.json", "input_example.json", "model.onnx", "notes.txt", "tokenizer.json"]);
     assert!(
-        run_models_command_refused(&daemon, &["register", MODEL, "own", "models:/M/1"])
-            .contains("a version never changes")
+        change_model_refused(&daemon, &["register", MODEL, "own", "models:/M/1"]).contains("a version never changes")
     );
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
@@ -238,7 +237,7 @@ fn mlflow_version_is_registered() {
     make_writable(&stored);
     std::fs::rename(&stored, place.logged_models.path().join("aside")).unwrap();
     let daemon = place.start(&[]);
-    assert_eq!((active_version(&daemon, MODEL), stored.is_dir()), ("1".to_owned(), true));
+    assert_eq!((answering_version(&daemon, MODEL), stored.is_dir()), ("1".to_owned(), true));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // Others than those that were registered are not taken.
@@ -246,7 +245,7 @@ fn mlflow_version_is_registered() {
     std::fs::rename(&stored, place.logged_models.path().join("once more")).unwrap();
     place.log_version("1", |model| model.file("notes.txt", "others"));
     let daemon = place.start(&[]);
-    assert_eq!((active_version(&daemon, MODEL), stored.is_dir()), ("own".to_owned(), false));
+    assert_eq!((answering_version(&daemon, MODEL), stored.is_dir()), ("own".to_owned(), false));
     assert!(daemon.log().contains("has other files now than those that were registered"));
 }
 
@@ -300,42 +299,39 @@ fn mlflow_invalid_response_is_refused() {
         (MLMODEL.replace("\"input_ids\"", "\"ids\""), "which the graph has not"),
     ];
     let nothing_changed = || {
-        assert_eq!((place.stored_version_count(), active_version(&daemon, MODEL)), (0, "own".to_owned()));
+        assert_eq!((place.stored_version_count(), answering_version(&daemon, MODEL)), (0, "own".to_owned()));
     };
     for (path, status, body, expected) in said {
         place.log_version("1", |model| model);
         place.mlflow.set_response(path, status, body);
-        let why = run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
+        let why = change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
         assert!(why.contains(expected), "{path}: {why}");
         nothing_changed();
     }
     for (mlmodel, expected) in mlmodels {
         place.log_version("1", |model| model);
         place.mlflow.add_version("1", &place.logged_models.path().join(MODEL).join("1"), &mlmodel);
-        let why = run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
+        let why = change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
         assert!(why.contains(expected), "{why}");
         nothing_changed();
     }
     place.log_version("1", |model| model.file("input_example.json", "{\"age\": 7}"));
-    assert!(
-        run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("neither texts nor")
-    );
+    assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("neither texts nor"));
     nothing_changed();
     place.log_version("1", |model| model);
     place.mlflow.set_response(&format!("{of_one}/model.onnx"), 404, "");
-    assert!(run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("says: 404"));
+    assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("says: 404"));
     assert!(
-        run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M@nobody"])
-            .contains("says: 404 not found")
+        change_model_refused(&daemon, &["register", MODEL, "1", "models:/M@nobody"]).contains("says: 404 not found")
     );
     nothing_changed();
     // With nothing wrong it is taken.
     place.log_version("1", |model| model);
-    run_models_command(&daemon, &["register", MODEL, "1", "models:/M/1"]);
+    change_model(&daemon, &["register", MODEL, "1", "models:/M/1"]);
     assert_eq!(place.stored_version_count(), 1);
-    let wrong = json!({ "version": "2", "source": "file:///etc/passwd" }).to_string();
-    let answer = RawClient::connect(daemon.admin).request(request("POST", "/admin/models/m/versions", "", &wrong));
-    assert_eq!((answer.status, answer.problem()), (422, "invalid-request".to_owned()));
+    let wrong = json!({ "version": "2", "source": "file:///etc/passwd" });
+    let answer = post(daemon.admin, "/admin/models/m/versions", &wrong);
+    assert_eq!((answer.status, answer.problem_kind()), (422, "invalid-request".to_owned()));
 }
 
 #[test]
@@ -354,17 +350,13 @@ fn mlflow_presigned_artifacts_are_downloaded() {
         let at = json!({ "url": format!("{}/bucket/{number}?signature=CANARY", elsewhere.url()), "headers": { "X-Key": "7" } });
         place.mlflow.set_json(&path.replace("/artifacts/1/", "/presigned/1/"), &at);
     }
-    let mut command = crate::support::daemon::serve_command(
-        place.models.path(),
-        place.data.path(),
-        &["--mlflow", &place.mlflow.url()],
-    );
+    let mut command = serve_command(place.models.path(), place.data.path(), &["--mlflow", &place.mlflow.url()]);
     let mut daemon =
         Daemon::start(command.env("MLFLOW_TRACKING_USERNAME", "me").env("MLFLOW_TRACKING_PASSWORD", "secret"));
     daemon.wait_for_log("maximum memory use estimated");
-    run_models_command(&daemon, &["register", MODEL, "1", "models:/M/1"]);
-    run_models_command(&daemon, &["activate", MODEL, "1"]);
-    assert_eq!(active_version(&daemon, MODEL), "1");
+    change_model(&daemon, &["register", MODEL, "1", "models:/M/1"]);
+    change_model(&daemon, &["activate", MODEL, "1"]);
+    assert_eq!(answering_version(&daemon, MODEL), "1");
     assert!(!place.mlflow.state.lock().authorization_headers.is_empty());
     // They are nobody else's to know.
     assert_eq!(elsewhere.state.lock().authorization_headers, Vec::<String>::new());
@@ -374,7 +366,7 @@ fn mlflow_presigned_artifacts_are_downloaded() {
         for path in &moved {
             place.mlflow.set_json(&path.replace("/artifacts/1/", "/presigned/1/"), &json!({ "url": url }));
         }
-        let why = run_models_command_refused(&daemon, &["register", MODEL, "2", "models:/M/1"]);
+        let why = change_model_refused(&daemon, &["register", MODEL, "2", "models:/M/1"]);
         assert!(why.contains(expected) && !why.contains("CANARY"), "{why}");
     }
     assert!(!daemon.log().contains("CANARY"));
@@ -392,33 +384,36 @@ fn mlflow_follow_alias_activates_and_keeps_manual_changes() {
     place.mlflow.set_alias("1");
     let follow = ["--follow", "followed=models:/M@champion"];
     let daemon = place.start(&follow);
-    block_until("what the alias stands for answers", || active_version(&daemon, "followed") == "1");
+    block_until("what the alias stands for answers", || answering_version(&daemon, "followed") == "1");
     block_until("it is told", || place.mlflow.tags().contains(&"1 predictd.state=active".to_owned()));
     place.mlflow.set_alias("2");
-    block_until("the server switches", || active_version(&daemon, "followed") == "2");
+    block_until("the server switches", || answering_version(&daemon, "followed") == "2");
     block_until("the other is told of too", || place.mlflow.tags().contains(&"1 predictd.state=replaced".to_owned()));
     place.mlflow.set_alias("3");
     block_until("it is refused", || place.mlflow.tags().contains(&"3 predictd.state=refused".to_owned()));
     let reason = place.mlflow.tags().into_iter().find(|tag| tag.starts_with("3 predictd.reason=")).unwrap();
     assert!(reason.contains("golden.json: example 1"), "{reason}");
-    assert_eq!(active_version(&daemon, "followed"), "2");
-    let shown = run_models_command(&daemon, &["show", "followed"]);
-    assert_eq!((&shown["active"], &shown["followed"]), (&json!("2"), &json!("models:/M@champion -> 3 (models:/m-3)")));
+    assert_eq!(answering_version(&daemon, "followed"), "2");
+    let shown = show_model(&daemon, "followed");
+    assert_eq!(
+        (shown.active.as_deref(), shown.followed.as_deref()),
+        (Some("2"), Some("models:/M@champion -> 3 (models:/m-3)"))
+    );
     let refusals = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="refused"}"#;
     block_until("it is counted", || metric(daemon.admin, refusals) == 1);
     // An operator goes back: so it stays, over a restart too, until the alias moves.
-    run_models_command(&daemon, &["rollback", "followed"]);
-    assert_eq!(active_version(&daemon, "followed"), "1");
+    change_model(&daemon, &["rollback", "followed"]);
+    assert_eq!(answering_version(&daemon, "followed"), "1");
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = place.start(&follow);
     let unchanged = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="unchanged"}"#;
     block_until("it has looked", || metric(daemon.admin, unchanged) > 1);
-    assert_eq!(active_version(&daemon, "followed"), "1");
+    assert_eq!(answering_version(&daemon, "followed"), "1");
     place.mlflow.set_alias("2");
-    block_until("the server switches", || active_version(&daemon, "followed") == "2");
-    let history = run_models_command(&daemon, &["history", "followed"]);
-    let told: Vec<_> = history.as_array().unwrap().iter().map(|event| event["action"].as_str().unwrap()).collect();
+    block_until("the server switches", || answering_version(&daemon, "followed") == "2");
+    let history = model_history(&daemon, "followed");
+    let told: Vec<&str> = history.iter().map(|event| event.action.as_str()).collect();
     assert_eq!(told, ["activate", "roll back", "refuse", "activate", "register", "activate", "register"]);
 }
 
@@ -429,19 +424,12 @@ fn mlflow_follow_without_models_waits_for_first() {
     place.log_version("1", |model| model);
     let url = place.mlflow.url();
     let options = ["--mlflow", &url, "--follow-interval", "1s", "--follow", "followed=models:/M@champion"];
-    let mut command = crate::support::daemon::serve_command(place.models.path(), place.data.path(), &options);
+    let mut command = serve_command(place.models.path(), place.data.path(), &options);
     command.env("MLFLOW_TRACKING_TOKEN", "CANARYtoken");
     let daemon = Daemon::launch(&mut command);
-    let ask = || {
-        RawClient::connect(daemon.address).request(request(
-            "POST",
-            "/predict",
-            "",
-            &json!({ "text": "hello" }).to_string(),
-        ))
-    };
+    let ask = || post(daemon.address, "/predict", &json!({ "text": "hello" }));
     let answer = ask();
-    assert_eq!((answer.status, answer.problem()), (503, "model-not-ready".to_owned()));
+    assert_eq!((answer.status, answer.problem_kind()), (503, "model-not-ready".to_owned()));
     let failed = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="failed"}"#;
     block_until("there is no such alias", || metric(daemon.admin, failed) > 0);
     place.mlflow.set_alias("1");
@@ -457,11 +445,7 @@ fn mlflow_follow_without_models_waits_for_first() {
 fn mlflow_invalid_options_are_refused() {
     let place = Scene::new();
     let refuses = |options: &[&str], words: &str| {
-        let (code, said) = crate::support::daemon::run_to_exit(&mut crate::support::daemon::serve_command(
-            place.models.path(),
-            place.data.path(),
-            options,
-        ));
+        let (code, said) = run_to_exit(&mut serve_command(place.models.path(), place.data.path(), options));
         assert!(code == 64 && said.contains(words), "{options:?}: {said}");
     };
     refuses(&["--mlflow", "http://user:CANARY@127.0.0.1"], "must have no user");
@@ -469,5 +453,5 @@ fn mlflow_invalid_options_are_refused() {
     refuses(&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M/1"], "models:/NAME@ALIAS");
     refuses(&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M@x,m=models:/M@y"], "cannot follow two");
     let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
-    assert!(run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("--mlflow"));
+    assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("--mlflow"));
 }

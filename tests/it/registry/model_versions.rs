@@ -2,118 +2,85 @@
 
 use std::path::Path;
 
+use predictd::api::models::ModelChangeView;
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Daemon, run_to_exit};
+use crate::support::daemon::{Daemon, run_to_exit, serve_command};
+use crate::support::daemon_requests::{answering_version, post};
 use crate::support::files::make_writable;
 use crate::support::model_builder::ModelBuilder;
-use crate::support::models_command::{models_command, run_models_command, run_models_command_refused};
+use crate::support::models_command::{
+    change_model, change_model_refused, model_history, models_command, recorded_active_version, show_model,
+    version_metrics,
+};
 use crate::support::raw_client::{RawClient, RawResponse, request};
 use crate::support::snapshots::{DIGEST, TIME, snapshot_settings, transcript};
-
-const MODEL: &str = "m";
-
-/// A server with one version of a model, and directories of others.
-struct Scene {
-    models: tempfile::TempDir,
-    data: tempfile::TempDir,
-    others: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let [models, data, others] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        ModelBuilder::plain().write(models.path(), MODEL, "1");
-        for version in ["2", "3"] {
-            ModelBuilder::plain().write(others.path(), MODEL, version);
-            // Versions of the same files would be one in the store.
-            std::fs::write(others.path().join(MODEL).join(version).join("notes.txt"), version).unwrap();
-        }
-        Self { models, data, others }
-    }
-
-    fn start(&self) -> Daemon {
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &[]);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    }
-
-    fn write_other_version(&self, version: &str) -> String {
-        self.others.path().join(MODEL).join(version).to_str().unwrap().to_owned()
-    }
-}
-
-/// The version that answers.
-fn active_version(daemon: &Daemon) -> String {
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
-    answer["model"]["version"].as_str().unwrap().to_owned()
-}
+use crate::support::version_scene::{MODEL, VersionScene};
 
 #[test]
 fn model_version_register_activate_rollback_survive_restart() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    assert_eq!(active_version(&daemon), "1");
-    let registered = run_models_command(
+    assert_eq!(answering_version(&daemon), "1");
+    let registered = change_model(
         &daemon,
-        &["register", MODEL, "2", &place.write_other_version("2"), "--metadata", "by=me", "--reason", "why not"],
+        &["register", MODEL, "2", &place.write_plain_version("2"), "--metadata", "by=me", "--reason", "why not"],
     );
-    assert_eq!(registered, json!({ "name": MODEL, "revision": 3, "active": "1", "previous": null, "changed": true }));
-    assert_eq!(active_version(&daemon), "1");
+    let expected = ModelChangeView {
+        name: MODEL.to_owned(),
+        revision: 3,
+        active: Some("1".to_owned()),
+        previous: None,
+        changed: true,
+        experiment: None,
+    };
+    assert_eq!(registered, expected);
+    assert_eq!(answering_version(&daemon), "1");
     // The same again is nothing new.
-    assert_eq!(
-        run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")])["changed"],
-        false
-    );
-    run_models_command(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
-    assert_eq!(run_models_command(&daemon, &["metrics", MODEL, "2"]), json!({ "accuracy": 0.94, "f1": 0.9 }));
-    let activated = run_models_command(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
-    assert_eq!((&activated["active"], &activated["previous"]), (&json!("2"), &json!("1")));
-    assert_eq!(active_version(&daemon), "2");
-    run_models_command(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
-    run_models_command(&daemon, &["activate", MODEL, "3"]);
-    assert_eq!(
-        (active_version(&daemon), &run_models_command(&daemon, &["rollback", MODEL])["active"]),
-        ("3".to_owned(), &json!("2"))
-    );
-    assert_eq!(active_version(&daemon), "2");
-    let before = run_models_command(&daemon, &["show", MODEL]);
+    assert!(!change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]).changed);
+    change_model(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
+    let metrics = [("accuracy".to_owned(), 0.94), ("f1".to_owned(), 0.9)];
+    assert_eq!(version_metrics(&daemon, MODEL, "2"), metrics.into());
+    let activated = change_model(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
+    assert_eq!((activated.active.as_deref(), activated.previous.as_deref()), (Some("2"), Some("1")));
+    assert_eq!(answering_version(&daemon), "2");
+    change_model(&daemon, &["register", MODEL, "3", &place.write_plain_version("3")]);
+    change_model(&daemon, &["activate", MODEL, "3"]);
+    assert_eq!(answering_version(&daemon), "3");
+    assert_eq!(change_model(&daemon, &["rollback", MODEL]).active.as_deref(), Some("2"));
+    assert_eq!(answering_version(&daemon), "2");
+    let before = show_model(&daemon, MODEL);
     daemon.stop();
     // What was true before a restart is true after it.
     let daemon = place.start();
-    assert_eq!(active_version(&daemon), "2");
-    let after = run_models_command(&daemon, &["show", MODEL]);
-    let told = |model: &Value, field: &str| model[field].clone();
-    for field in ["name", "revision", "active", "previous"] {
-        assert_eq!(told(&before, field), told(&after, field), "{field}");
-    }
-    let states: Vec<_> = after["versions"].as_array().unwrap().iter().map(|v| (&v["version"], &v["state"])).collect();
+    assert_eq!(answering_version(&daemon), "2");
+    let after = show_model(&daemon, MODEL);
+    assert_eq!((before.name, before.revision), (after.name, after.revision));
+    assert_eq!((before.active, before.previous), (after.active, after.previous));
+    let states: Vec<_> = after.versions.iter().map(|found| (found.version.as_str(), found.state.as_str())).collect();
     // The operator's own is kept loaded; version 3 is neither active nor what a rollback leads to.
-    assert_eq!(
-        states,
-        [(&json!("1"), &json!("ready")), (&json!("2"), &json!("ready")), (&json!("3"), &json!("stored"))]
-    );
-    let history = run_models_command(&daemon, &["history", MODEL]);
-    let actions: Vec<&str> = history.as_array().unwrap().iter().map(|done| done["action"].as_str().unwrap()).collect();
+    assert_eq!(states, [("1", "ready"), ("2", "ready"), ("3", "stored")]);
+    let history = model_history(&daemon, MODEL);
+    let actions: Vec<&str> = history.iter().map(|done| done.action.as_str()).collect();
     let expected = ["roll back", "activate", "register", "activate", "measure", "register", "activate", "find"];
-    assert_eq!((actions, &history[4]["version"]), (expected.to_vec(), &json!("2")));
-    assert_eq!((&history[3]["reason"], &history[3]["who"]), (&json!("better"), &json!("127.0.0.1")));
-    run_models_command(&daemon, &["rollback", MODEL]);
-    assert_eq!(active_version(&daemon), "1");
-    assert!(run_models_command_refused(&daemon, &["rollback", MODEL]).contains("no version was active before"));
-    run_models_command(&daemon, &["remove", MODEL, "3"]);
-    assert!(run_models_command_refused(&daemon, &["remove", MODEL, "1"]).contains("version 1 is active"));
+    assert_eq!((actions, history[4].version.as_deref()), (expected.to_vec(), Some("2")));
+    assert_eq!((history[3].reason.as_deref(), history[3].who.as_str()), (Some("better"), "127.0.0.1"));
+    change_model(&daemon, &["rollback", MODEL]);
+    assert_eq!(answering_version(&daemon), "1");
+    assert!(change_model_refused(&daemon, &["rollback", MODEL]).contains("no version was active before"));
+    change_model(&daemon, &["remove", MODEL, "3"]);
+    assert!(change_model_refused(&daemon, &["remove", MODEL, "1"]).contains("version 1 is active"));
     daemon.stop();
 }
 
 #[test]
 fn models_command_tables_match_snapshot() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    let register = ["register", MODEL, "2", &place.write_other_version("2"), "--metadata", "by=me"];
-    run_models_command(&daemon, &[&register[..], &["--reason", "why not"]].concat());
-    run_models_command(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
-    run_models_command(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
+    let register = ["register", MODEL, "2", &place.write_plain_version("2"), "--metadata", "by=me"];
+    change_model(&daemon, &[&register[..], &["--reason", "why not"]].concat());
+    change_model(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
+    change_model(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
     let steps = [
         &["list"][..],
         &["show", MODEL],
@@ -131,17 +98,17 @@ fn models_command_tables_match_snapshot() {
 
 #[test]
 fn model_version_unloadable_is_not_registered() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let broken = |version: &str, change: &dyn Fn(&Path)| {
         let directory = place.others.path().join(version);
         std::fs::create_dir(&directory).unwrap();
-        for entry in std::fs::read_dir(place.write_other_version("2")).unwrap() {
+        for entry in std::fs::read_dir(place.write_plain_version("2")).unwrap() {
             let path = entry.unwrap().path();
             std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
         }
         change(&directory);
-        run_models_command_refused(&daemon, &["register", MODEL, version, directory.to_str().unwrap()])
+        change_model_refused(&daemon, &["register", MODEL, version, directory.to_str().unwrap()])
     };
     let cut = broken("cut", &|directory| {
         let graph = directory.join("model.onnx");
@@ -157,11 +124,10 @@ fn model_version_unloadable_is_not_registered() {
     let none = broken("none", &|directory| std::fs::remove_file(directory.join("model.onnx")).unwrap());
     assert!(none.contains("no model.onnx"), "{none}");
     // Nothing of them is left, and what was served is.
-    let shown = run_models_command(&daemon, &["show", MODEL]);
-    assert_eq!((shown["versions"].as_array().unwrap().len(), active_version(&daemon)), (1, "1".to_owned()));
+    assert_eq!((show_model(&daemon, MODEL).versions.len(), answering_version(&daemon)), (1, "1".to_owned()));
     assert_eq!(std::fs::read_dir(place.data.path().join("store/versions")).unwrap().count(), 0);
     // Files that were damaged in the store are not loaded.
-    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     let version = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
     let notes = version.join("model.onnx");
     let mut bytes = std::fs::read(&notes).unwrap();
@@ -169,33 +135,33 @@ fn model_version_unloadable_is_not_registered() {
     make_writable(&version);
     std::fs::remove_file(&notes).unwrap();
     std::fs::write(&notes, bytes).unwrap();
-    let changed = run_models_command_refused(&daemon, &["activate", MODEL, "2"]);
+    let changed = change_model_refused(&daemon, &["activate", MODEL, "2"]);
     assert!(changed.contains("model.onnx: it is not the file that was registered"), "{changed}");
     assert_eq!(
-        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
-        ("1".to_owned(), &json!("1"))
+        (answering_version(&daemon), recorded_active_version(&daemon, MODEL).as_deref()),
+        ("1".to_owned(), Some("1"))
     );
     // The right files heal it.
-    run_models_command(&daemon, &["remove", MODEL, "2"]);
-    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
-    run_models_command(&daemon, &["activate", MODEL, "2"]);
-    assert_eq!(active_version(&daemon), "2");
+    change_model(&daemon, &["remove", MODEL, "2"]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
+    change_model(&daemon, &["activate", MODEL, "2"]);
+    assert_eq!(answering_version(&daemon), "2");
     daemon.stop();
 }
 
 #[test]
 fn database_missing_with_stored_versions_refuses_changes() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     daemon.stop();
     let file = place.data.path().join("predictd.db");
     let kept = std::fs::read(&file).unwrap();
     // Questions are answered all the same.
     let refuses = || {
         let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
-        assert_eq!(active_version(&daemon), "1");
-        let said = run_models_command_refused(&daemon, &["activate", MODEL, "2"]);
+        assert_eq!(answering_version(&daemon), "1");
+        let said = change_model_refused(&daemon, &["activate", MODEL, "2"]);
         assert!(said.contains("put a backup in its place"), "{said}");
         daemon.stop();
     };
@@ -207,15 +173,15 @@ fn database_missing_with_stored_versions_refuses_changes() {
     assert!(!file.exists());
     std::fs::write(&file, kept).unwrap();
     let daemon = place.start();
-    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    change_model(&daemon, &["activate", MODEL, "2"]);
     daemon.stop();
 }
 
 #[test]
 fn model_change_repeated_while_it_is_made_gets_first_outcome() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     let activate = || {
         let headers = "If-Match: \"3\"\r\nIdempotency-Key: one\r\n";
         let order = request("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
@@ -226,41 +192,41 @@ fn model_change_repeated_while_it_is_made_gets_first_outcome() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for answer in &answers {
-        assert_eq!((answer.status, answer.json()), (200, answers[0].json()), "{answer:?}");
+        assert_eq!((answer.status, &answer.body), (200, &answers[0].body), "{answer:?}");
     }
-    assert_eq!(active_version(&daemon), "2");
+    assert_eq!(answering_version(&daemon), "2");
 }
 
 #[test]
 fn model_change_needs_if_match_and_is_idempotent() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
     let send = |method: &str, path: &str, headers: &str, body: &str| -> RawResponse {
         RawClient::connect(daemon.admin).request(request(method, path, headers, body))
     };
     let activate = |headers: &str| send("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
-    assert_eq!((activate("").status, activate("").problem()), (428, "precondition-required".to_owned()));
+    assert_eq!((activate("").status, activate("").problem_kind()), (428, "precondition-required".to_owned()));
     for wrong in ["If-Match: 3\r\n", "If-Match: \"x\"\r\n", "If-Match: \"3\"\r\nIf-Match: \"3\"\r\n", "If-Match: *\r\n"]
     {
-        assert_eq!(activate(wrong).problem(), "invalid-header", "{wrong}");
+        assert_eq!(activate(wrong).problem_kind(), "invalid-header", "{wrong}");
     }
     let stale = activate("If-Match: \"2\"\r\n");
-    assert_eq!((stale.status, stale.problem()), (412, "precondition-failed".to_owned()));
+    assert_eq!((stale.status, stale.problem_kind()), (412, "precondition-failed".to_owned()));
     let first = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
     assert_eq!((first.status, first.header("etag")), (200, Some("\"4\"")));
     // Its answer was lost: the same is asked again.
     let again = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
-    assert_eq!((again.status, again.json()), (200, first.json()));
+    assert_eq!((again.status, &again.body), (200, &first.body));
     let other = send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: one\r\n", "{}");
-    assert_eq!((other.status, other.problem()), (409, "conflict".to_owned()));
+    assert_eq!((other.status, other.problem_kind()), (409, "conflict".to_owned()));
     // What was activated in between does not change the first answer.
-    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").json(), first.json());
+    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").body, first.body);
     // In a hurry; and once more, as no answer came.
     let roll_back = || send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: two\r\n", "");
-    let back = roll_back();
-    assert_eq!((&back.json()["active"], roll_back().json()), (&json!("1"), back.json()));
-    assert_eq!(active_version(&daemon), "1");
+    let back: ModelChangeView = roll_back().ok();
+    assert_eq!((back.active.as_deref(), &roll_back().ok::<ModelChangeView>()), (Some("1"), &back));
+    assert_eq!(answering_version(&daemon), "1");
     assert_eq!(send("GET", "/admin/models/none", "", "").status, 404);
     assert_eq!(send("POST", "/admin/models/none/activate", "If-Match: \"0\"\r\n", "{\"version\":\"1\"}").status, 404);
     let register = |body: &Value| send("POST", "/admin/models/m/versions", "", &body.to_string());
@@ -282,24 +248,23 @@ fn model_change_needs_if_match_and_is_idempotent() {
 #[test]
 fn model_metrics_set_concurrently_are_all_stored() {
     const OPERATORS: usize = 6;
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     std::thread::scope(|scope| {
         for operator in 0..OPERATORS {
             let daemon = &daemon;
-            scope.spawn(move || run_models_command(daemon, &["metrics", MODEL, "1", &format!("f{operator}=0.5")]));
+            scope.spawn(move || change_model(daemon, &["metrics", MODEL, "1", &format!("f{operator}=0.5")]));
         }
     });
-    let metrics = run_models_command(&daemon, &["metrics", MODEL, "1"]);
-    assert_eq!(metrics.as_object().unwrap().len(), OPERATORS, "{metrics}");
+    let metrics = version_metrics(&daemon, MODEL, "1");
+    assert_eq!(metrics.len(), OPERATORS, "{metrics:?}");
 }
 
 #[test]
 fn data_directory_second_server_is_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    let (code, said) =
-        run_to_exit(&mut crate::support::daemon::serve_command(place.models.path(), place.data.path(), &[]));
+    let (code, said) = run_to_exit(&mut serve_command(place.models.path(), place.data.path(), &[]));
     assert!(code == 64 && said.contains("another predictd uses"), "{said}");
     daemon.stop();
     place.start().stop();
@@ -307,66 +272,63 @@ fn data_directory_second_server_is_refused() {
 
 #[test]
 fn models_directory_added_and_removed_versions_are_synced() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     place.start().stop();
     // A higher version is found: what was active stays so.
     ModelBuilder::plain().write(place.models.path(), MODEL, "2");
     ModelBuilder::plain().write(place.models.path(), "other", "1");
     let daemon = place.start();
-    assert_eq!(active_version(&daemon), "1");
-    run_models_command(&daemon, &["activate", MODEL, "2"]);
-    assert_eq!(active_version(&daemon), "2");
+    assert_eq!(answering_version(&daemon), "1");
+    change_model(&daemon, &["activate", MODEL, "2"]);
+    assert_eq!(answering_version(&daemon), "2");
     daemon.stop();
     std::fs::remove_dir_all(place.models.path().join(MODEL).join("2")).unwrap();
     let daemon = place.start();
     assert_eq!(
-        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
-        ("1".to_owned(), &json!("1"))
+        (answering_version(&daemon), recorded_active_version(&daemon, MODEL).as_deref()),
+        ("1".to_owned(), Some("1"))
     );
     daemon.stop();
     // The whole directory is not there yet: nothing is forgotten.
     let aside = place.others.path().join("aside");
     std::fs::rename(place.models.path(), &aside).unwrap();
     std::fs::create_dir(place.models.path()).unwrap();
-    let (code, said) =
-        run_to_exit(&mut crate::support::daemon::serve_command(place.models.path(), place.data.path(), &[]));
+    let (code, said) = run_to_exit(&mut serve_command(place.models.path(), place.data.path(), &[]));
     assert!(code == 64 && said.contains("it holds no model"), "{said}");
     std::fs::remove_dir(place.models.path()).unwrap();
     std::fs::rename(&aside, place.models.path()).unwrap();
     ModelBuilder::plain().write(place.models.path(), MODEL, "2");
     let daemon = place.start();
     assert_eq!(
-        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
-        ("1".to_owned(), &json!("1"))
+        (answering_version(&daemon), recorded_active_version(&daemon, MODEL).as_deref()),
+        ("1".to_owned(), Some("1"))
     );
     daemon.stop();
     // The model is gone: the other is the first, and the default.
     std::fs::remove_dir_all(place.models.path().join(MODEL)).unwrap();
     let daemon = place.start();
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
-    assert_eq!(answer["model"]["name"], "other");
+    assert_eq!(daemon.predict("hello").model.name, "other");
     // What is registered answers once it is activated, pinned or not.
-    run_models_command(&daemon, &["register", "a", "1", &place.write_other_version("3")]);
-    run_models_command(&daemon, &["pin", "a", "1"]);
-    let asked = request("POST", "/predict", "", &json!({ "text": "hello", "model": "a" }).to_string());
-    assert_eq!(RawClient::connect(daemon.address).request(&asked).status, 404);
-    run_models_command(&daemon, &["activate", "a", "1"]);
-    assert_eq!(RawClient::connect(daemon.address).request(&asked).status, 200);
+    change_model(&daemon, &["register", "a", "1", &place.write_plain_version("3")]);
+    change_model(&daemon, &["pin", "a", "1"]);
+    let asked = json!({ "text": "hello", "model": "a" });
+    assert_eq!(post(daemon.address, "/predict", &asked).status, 404);
+    change_model(&daemon, &["activate", "a", "1"]);
+    assert_eq!(post(daemon.address, "/predict", &asked).status, 200);
     daemon.stop();
     // It does not become the default because it comes first.
     let daemon = place.start();
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
-    assert_eq!(answer["model"]["name"], "other");
+    assert_eq!(daemon.predict("hello").model.name, "other");
     daemon.stop();
 }
 
 #[test]
 fn store_unreferenced_files_are_deleted_at_start() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
-    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
-    run_models_command(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
-    run_models_command(&daemon, &["remove", MODEL, "3"]);
+    change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
+    change_model(&daemon, &["register", MODEL, "3", &place.write_plain_version("3")]);
+    change_model(&daemon, &["remove", MODEL, "3"]);
     daemon.stop();
     let versions = place.data.path().join("store/versions");
     let count = || std::fs::read_dir(&versions).unwrap().count();
@@ -378,6 +340,6 @@ fn store_unreferenced_files_are_deleted_at_start() {
     let mut daemon = place.start();
     daemon.wait_for_log("unreferenced files deleted from the store");
     assert_eq!(count(), 1);
-    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    change_model(&daemon, &["activate", MODEL, "2"]);
     daemon.stop();
 }

@@ -3,17 +3,24 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use predictd::api::experiment_results::ExperimentResultsView;
+use predictd::api::feedback::FeedbackAnswer;
+use predictd::api::models::RegisteredModelList;
+use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::json;
 
-use crate::experiments;
+use crate::support::answers::answered;
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::{arm, get_ok, post_ok, registry_state, scrape_metrics};
+use crate::support::experiment_scene::{
+    ExperimentScene, MODEL, create_and_start, fetch_results, post_feedback, predict_as_user, send_change_ok, truth,
+    two_arm_design,
+};
 use crate::support::model_builder::ModelBuilder;
-use crate::support::models_command::run_models_command;
+use crate::support::models_command::{change_model, show_model};
 use crate::support::raw_client::{RawClient, get, metric, request};
 use crate::support::test_server::test_env_var;
 use crate::support::waiting::block_until;
-
-const MODEL: &str = "m";
 
 /// A directory of models with version 1, and one of a version 2 that is another in the store.
 fn two_version_dirs() -> [tempfile::TempDir; 2] {
@@ -25,33 +32,28 @@ fn two_version_dirs() -> [tempfile::TempDir; 2] {
 }
 
 fn register_second(daemon: &Daemon, other: &tempfile::TempDir) {
-    run_models_command(daemon, &["register", MODEL, "2", other.path().join(MODEL).join("2").to_str().unwrap()]);
+    change_model(daemon, &["register", MODEL, "2", other.path().join(MODEL).join("2").to_str().unwrap()]);
 }
 
 fn predicted_version(wire: &mut RawClient, text: &str) -> String {
     let answer = wire.request(request("POST", "/predict", "", &json!({ "text": text }).to_string()));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["model"]["version"].as_str().unwrap().to_owned()
+    answer.ok::<Prediction>().model.version
 }
 
 /// The version that answered all texts of a batch.
 fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
     let texts: Vec<String> = (0..8).map(|number| format!("{text} {number}")).collect();
-    let answer = wire.request(request("POST", "/batch_predict", "", &json!(texts).to_string()));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let results = answer.json()["results"].clone();
-    let versions: std::collections::BTreeSet<_> =
-        results.as_array().unwrap().iter().map(|result| result["model"]["version"].as_str().unwrap()).collect();
-    assert_eq!((versions.len(), results.as_array().unwrap().len()), (1, 8));
-    (*versions.first().unwrap()).to_owned()
+    let answer: BatchAnswer = wire.request(request("POST", "/batch_predict", "", &json!(texts).to_string())).ok();
+    let versions: Vec<&str> = answer.results.iter().map(|item| answered(item).model.version.as_str()).collect();
+    assert_eq!(versions, [versions[0]; 8]);
+    versions[0].to_owned()
 }
 
 #[test]
 fn version_switch_under_load_fails_no_request() {
     let [models, other] = two_version_dirs();
     let data = tempfile::tempdir().unwrap();
-    let mut daemon = Daemon::start_with(models.path(), data.path(), &["--log", "off,predictd=info,predictd_http=off"]);
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(models.path(), data.path(), &["--log", "off,predictd=info,predictd_http=off"]);
     register_second(&daemon, &other);
     let stop = AtomicBool::new(false);
     let asked = AtomicUsize::new(0);
@@ -73,10 +75,10 @@ fn version_switch_under_load_fails_no_request() {
             });
         }
         for _ in 0..10 {
-            run_models_command(&daemon, &["activate", MODEL, "2"]);
+            change_model(&daemon, &["activate", MODEL, "2"]);
             // Who asks after the change is answered by the version of the change.
             assert_eq!(predicted_version(&mut RawClient::connect(daemon.address), "now"), "2");
-            run_models_command(&daemon, &["rollback", MODEL]);
+            change_model(&daemon, &["rollback", MODEL]);
             assert_eq!(predicted_version(&mut RawClient::connect(daemon.address), "now"), "1");
         }
         stop.store(true, Ordering::Relaxed);
@@ -84,10 +86,6 @@ fn version_switch_under_load_fails_no_request() {
     assert!(asked.into_inner() > 100);
     let failures = r#"predictd_http_requests_ended_total{outcome="failure",route="/predict"}"#;
     assert_eq!(metric(daemon.admin, failures), 0);
-}
-
-fn scrape_metrics(daemon: &Daemon) -> String {
-    RawClient::connect(daemon.admin).request(get("/metrics")).body
 }
 
 /// A PostgreSQL server that a test may stop.
@@ -134,54 +132,45 @@ impl FreshPostgres {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_experiments_and_counts_add_up() {
     let Some(postgres) = FreshPostgres::new().await else { return };
-    let scene = experiments::Scene::new();
+    let scene = ExperimentScene::new();
     let data = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let options =
         ["--database", &*postgres.url, "--receipt-keys", &scene.data.path().join("keys").display().to_string()];
-    let replicas = data.each_ref().map(|data| {
-        let mut daemon = Daemon::start_with(scene.models.path(), data.path(), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    });
-    experiments::create_and_start(&replicas[0], "colours", &experiments::two_arm_design(0.5, 0.5));
-    let arm = |daemon: &Daemon, user: u32| {
-        experiments::predict_as_user(&mut RawClient::connect(daemon.address), "10", &format!("user {user}"))["experiment"]["arm"].clone()
+    let replicas = data.each_ref().map(|data| Daemon::start_recorded(scene.models.path(), data.path(), &options));
+    create_and_start(&replicas[0], "colours", &two_arm_design(0.5, 0.5));
+    let predict = |daemon: &Daemon, user: u32| {
+        predict_as_user(&mut RawClient::connect(daemon.address), "10", &format!("user {user}"))
     };
     for replica in &replicas[1..] {
-        block_until("it runs there too", || arm(replica, 0) != json!(null));
+        block_until("it runs there too", || predict(replica, 0).experiment.is_some());
     }
     let mut truths = Vec::new();
     for user in 0..150 {
-        let answers = replicas.each_ref().map(|replica| {
-            experiments::predict_as_user(&mut RawClient::connect(replica.address), "10", &format!("user {user}"))
-        });
-        assert!(answers.iter().all(|answer| answer["experiment"] == answers[0]["experiment"]), "{answers:?}");
-        truths.extend(answers.map(|answer| json!({ "prediction_id": answer["prediction_id"], "actual": "b" })));
+        let answers = replicas.each_ref().map(|replica| predict(replica, user));
+        assert!(answers.iter().all(|answer| answer.experiment == answers[0].experiment), "{answers:?}");
+        truths.extend(answers.map(|answer| truth(&answer, "b")));
     }
     // Any of them takes the feedback of all.
-    experiments::post_feedback(&replicas[2], &truths);
-    let sum = |part: &str| {
-        let found = experiments::fetch_results(&replicas[1], "colours", "");
-        found["arms"].as_array().unwrap().iter().map(|arm| arm.pointer(part).unwrap().as_u64().unwrap()).sum::<u64>()
-    };
-    assert_eq!(sum("/feedback/labelled"), 450);
-    block_until("all have handed over what they counted", || sum("/requests") >= 450);
-    let found = experiments::fetch_results(&replicas[1], "colours", "");
-    assert_eq!(
-        (&found["users"], &found["users_in_several_arms"], &found["mismatch"]),
-        (&json!(150.0), &json!(0), &json!(null))
-    );
+    post_feedback(&replicas[2], &truths);
+    let labelled = |found: &ExperimentResultsView| found.arms.iter().map(|arm| arm.feedback.labelled).sum::<u64>();
+    assert_eq!(labelled(&fetch_results(&replicas[1], "colours", "")), 450);
+    block_until("all have handed over what they counted", || {
+        let found = fetch_results(&replicas[1], "colours", "");
+        found.arms.iter().map(|arm| arm.requests).sum::<u64>() >= 450
+    });
+    let found = fetch_results(&replicas[1], "colours", "");
+    assert!((found.users - 150.0).abs() < f64::EPSILON, "{found:?}");
+    assert_eq!((found.users_in_several_arms, found.mismatch), (0, None));
     // A process that is killed loses what it counted last, and nothing that it was told.
-    experiments::send_change_ok(&replicas[1], "PUT", "colours", "", &experiments::two_arm_design(0.0, 1.0));
-    block_until("all follow", || replicas.iter().all(|replica| arm(replica, 1) == "new" && arm(replica, 2) == "new"));
+    send_change_ok(&replicas[1], "PUT", "colours", "", &two_arm_design(0.0, 1.0));
+    let is_new = |daemon: &Daemon, user: u32| arm(&predict(daemon, user)) == Some("new");
+    block_until("all follow", || replicas.iter().all(|replica| is_new(replica, 1) && is_new(replica, 2)));
     let [_, second, mut third] = replicas;
     third.signal("KILL");
     third.wait();
     third = Daemon::start_with(scene.models.path(), data[2].path(), &options);
-    block_until("it runs there again", || arm(&third, 1) == "new");
-    let found = experiments::fetch_results(&second, "colours", "?phase=1");
-    let labelled = |arm: &serde_json::Value| arm["feedback"]["labelled"].as_u64().unwrap();
-    assert_eq!(found["arms"].as_array().unwrap().iter().map(labelled).sum::<u64>(), 450);
+    block_until("it runs there again", || is_new(&third, 1));
+    assert_eq!(labelled(&fetch_results(&second, "colours", "?phase=1")), 450);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,17 +179,15 @@ async fn replicas_lost_data_directory_is_reported() {
     let [models, place] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     ModelBuilder::plain().write(models.path(), MODEL, "1");
     let data = place.path().join("data");
-    let mut daemon = Daemon::start_with(models.path(), &data, &["--database", &postgres.url]);
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(models.path(), &data, &["--database", &postgres.url]);
     let lost = r#"predictd_storage_fault{reason="lost"}"#;
-    let state = || RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone();
-    assert_eq!((state(), metric(daemon.admin, lost)), (json!("current"), 0));
+    assert_eq!((registry_state(&daemon), metric(daemon.admin, lost)), ("current".to_owned(), 0));
     std::fs::remove_dir_all(&data).unwrap();
-    block_until("it is found", || state() == "lost" && metric(daemon.admin, lost) == 1);
+    block_until("it is found", || registry_state(&daemon) == "lost" && metric(daemon.admin, lost) == 1);
     // The database keeps what it is given.
-    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string());
-    let truth = json!({ "prediction_id": answer["prediction_id"], "actual": "b" });
-    assert_eq!(daemon.request_json("POST", "/feedback", &truth.to_string())["outcome"], "stored");
+    let told = truth(&daemon.predict("10 20"), "b");
+    let answer: FeedbackAnswer = post_ok(daemon.address, "/feedback", &told);
+    assert!(matches!(&answer, FeedbackAnswer::One(status) if status.outcome == "stored"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,23 +197,19 @@ async fn replicas_follow_changes_and_survive_database_outage() {
     let [models, other] = two_version_dirs();
     let data = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let options = ["--database", &postgres.url];
-    let start = |data: &tempfile::TempDir| {
-        let mut daemon = Daemon::start_with(models.path(), data.path(), &options);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    };
+    let start = |data: &tempfile::TempDir| Daemon::start_recorded(models.path(), data.path(), &options);
     let [one, two] = data.each_ref().map(start);
     let one = &one;
     let mut two = two;
     register_second(one, &other);
     // The other has not the files: it is told so and goes on as it is.
-    run_models_command(one, &["activate", MODEL, "2"]);
+    change_model(one, &["activate", MODEL, "2"]);
     let of = |daemon: &Daemon| predicted_version(&mut RawClient::connect(daemon.address), "x");
     assert_eq!(of(one), "2");
     block_until("the other has heard of it, and tried", || {
-        let shown = run_models_command(&two, &["show", MODEL]);
-        let failed = |version: &serde_json::Value| version["version"] == "2" && version["state"] == "failed";
-        shown["active"] == "2" && shown["versions"].as_array().unwrap().iter().any(failed)
+        let shown = show_model(&two, MODEL);
+        let has_failed = shown.versions.iter().any(|found| found.version == "2" && found.state == "failed");
+        shown.active.as_deref() == Some("2") && has_failed
     });
     assert_eq!(of(&two), "1");
     // With the files it follows.
@@ -237,10 +220,10 @@ async fn replicas_follow_changes_and_survive_database_outage() {
         .arg(data[1].path().join("store"))
         .status();
     assert!(copied.unwrap().success());
-    run_models_command(one, &["rollback", MODEL]);
-    run_models_command(one, &["activate", MODEL, "2"]);
+    change_model(one, &["rollback", MODEL]);
+    change_model(one, &["activate", MODEL, "2"]);
     block_until("the other follows", || of(&two) == "2");
-    run_models_command(&two, &["rollback", MODEL]);
+    change_model(&two, &["rollback", MODEL]);
     block_until("the first follows", || of(one) == "1");
     assert!(!postgres.processes.is_empty());
     let all = |signal: &str| {
@@ -251,9 +234,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
         Command::new("kill").arg(format!("-{signal}")).args(processes).status().unwrap();
     };
     all("STOP");
-    block_until("it is noticed", || {
-        RawClient::connect(one.admin).request(get("/admin/models")).json()["stale"] == true
-    });
+    block_until("it is noticed", || get_ok::<RegisteredModelList>(one.admin, "/admin/models").stale);
     assert_eq!((of(one), of(&two)), ("1".to_owned(), "1".to_owned()));
     let refused = RawClient::connect(one.admin).request(request(
         "POST",
@@ -261,25 +242,23 @@ async fn replicas_follow_changes_and_survive_database_outage() {
         "If-Match: \"0\"\r\n",
         "{\"version\":\"2\"}",
     ));
-    assert_eq!((refused.status, refused.problem()), (503, "registry-unavailable".to_owned()));
-    let registry =
-        |daemon: &Daemon| RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone();
-    assert_eq!(registry(one), "stale");
+    assert_eq!((refused.status, refused.problem_kind()), (503, "registry-unavailable".to_owned()));
+    assert_eq!(registry_state(one), "stale");
     // One that is stopped ends, and one that is started serves what was known last.
     two.signal("TERM");
     let (status, log) = two.wait();
     assert!(status.success(), "{log}");
     two = start(&data[1]);
-    assert_eq!((of(&two), registry(&two)), ("1".to_owned(), "stale".into()));
+    assert_eq!((of(&two), registry_state(&two)), ("1".to_owned(), "stale".to_owned()));
     let stale = scrape_metrics(&two)
         .lines()
         .find_map(|line| line.strip_prefix("predictd_registry_staleness_seconds ")?.parse::<f64>().ok());
     assert!(stale.unwrap() > 0.0);
     all("CONT");
     for daemon in [one, &two] {
-        block_until("it is back", || registry(daemon) == "current");
+        block_until("it is back", || registry_state(daemon) == "current");
     }
-    run_models_command(one, &["activate", MODEL, "2"]);
+    change_model(one, &["activate", MODEL, "2"]);
     block_until("the other follows", || of(&two) == "2");
     // A database that has become another's copy takes no changes, and takes them again when it is not any more.
     postgres.set_read_only(true).await;
@@ -291,7 +270,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
             .status
     };
     block_until("it is noticed", || change(one) == 503);
-    assert_eq!((of(one), registry(one)), ("2".to_owned(), "current".into()));
+    assert_eq!((of(one), registry_state(one)), ("2".to_owned(), "current".to_owned()));
     postgres.set_read_only(false).await;
     block_until("changes are made again", || change(one) == 200);
 }

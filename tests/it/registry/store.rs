@@ -5,72 +5,23 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
 
+use predictd::api::predictions::Prediction;
 use predictd::text::manifest::Manifest;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::{answering_version, post_ok};
 use crate::support::files::{dir_entries, make_writable};
 use crate::support::model_builder::onnx_graph::{Dim, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::models_command::{run_models_command, run_models_command_refused};
+use crate::support::models_command::{change_model, change_model_refused, recorded_active_version, show_model};
 use crate::support::raw_client::{RawClient, request};
+use crate::support::version_scene::{MODEL, VersionScene};
 use crate::support::waiting::block_until;
 
-const MODEL: &str = "m";
-
-/// A server with one version of a model, and a place for others.
-struct Scene {
-    models: tempfile::TempDir,
-    data: tempfile::TempDir,
-    others: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let [models, data, others] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        ModelBuilder::plain().write(models.path(), MODEL, "1");
-        Self { models, data, others }
-    }
-
-    fn start(&self) -> Daemon {
-        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &[]);
-        daemon.wait_for_log("maximum memory use estimated");
-        daemon
-    }
-
-    /// A directory that is no version yet, and differs from all others.
-    fn write_other_version(&self, version: &str, model: &ModelBuilder) -> PathBuf {
-        let directory = model.write(self.others.path(), MODEL, version);
-        std::fs::write(directory.join("notes.txt"), version).unwrap();
-        directory
-    }
-
-    fn register_version(&self, daemon: &Daemon, version: &str) {
-        let directory = self.write_other_version(version, &ModelBuilder::plain());
-        run_models_command(daemon, &["register", MODEL, version, directory.to_str().unwrap()]);
-    }
-
-    /// The directories of stored versions.
-    fn stored_versions(&self) -> Vec<PathBuf> {
-        dir_entries(&self.data.path().join("store/versions"))
-    }
-
-    /// The directory of the version with these notes.
-    fn stored_version(&self, version: &str) -> PathBuf {
-        let is = |directory: &PathBuf| {
-            std::fs::read_to_string(directory.join("notes.txt")).is_ok_and(|text| text == version)
-        };
-        self.stored_versions().into_iter().find(is).unwrap()
-    }
-}
-
-fn predict(daemon: &Daemon) -> Value {
-    daemon.request_json("POST", "/predict", &json!({ "text": "10 20", "return_probabilities": true }).to_string())
-}
-
-fn active_version(daemon: &Daemon) -> String {
-    predict(daemon)["model"]["version"].as_str().unwrap().to_owned()
+fn predict(daemon: &Daemon) -> Prediction {
+    post_ok(daemon.address, "/predict", &json!({ "text": "10 20", "return_probabilities": true }))
 }
 
 fn model_with_nodes(last: fn(&mut OnnxGraph, &str) -> String) -> ModelBuilder {
@@ -81,7 +32,7 @@ fn model_with_nodes(last: fn(&mut OnnxGraph, &str) -> String) -> ModelBuilder {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn store_unloadable_upload_is_refused_and_removed() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let plain = ModelBuilder::plain;
     let two = TransformerBuilder::new(&["input_ids", "attention_mask"]);
@@ -147,20 +98,17 @@ fn store_unloadable_upload_is_refused_and_removed() {
     refusals.extend((1..8).map(|part| (format!("{part}/8 of a graph"), cut(part), "model.onnx")));
     for (number, (what, model, expected)) in refusals.iter().enumerate() {
         let directory = place.write_other_version(&format!("bad{number}"), model);
-        let why = run_models_command_refused(
-            &daemon,
-            &["register", MODEL, &format!("bad{number}"), directory.to_str().unwrap()],
-        );
+        let why =
+            change_model_refused(&daemon, &["register", MODEL, &format!("bad{number}"), directory.to_str().unwrap()]);
         assert!(why.contains("cannot serve") && why.contains(expected), "{what}: {why}");
         assert!(!why.contains("root:"), "{what}: {why}");
     }
-    assert_eq!((place.stored_versions(), active_version(&daemon)), (Vec::<PathBuf>::new(), "1".to_owned()));
-    assert_eq!(run_models_command(&daemon, &["show", MODEL])["versions"].as_array().unwrap().len(), 1);
+    assert_eq!((place.stored_versions(), answering_version(&daemon)), (Vec::<PathBuf>::new(), "1".to_owned()));
+    assert_eq!(show_model(&daemon, MODEL).versions.len(), 1);
     // Empty files are not even taken.
     let directory = place.write_other_version("empty", &graph(b""));
     assert!(
-        run_models_command_refused(&daemon, &["register", MODEL, "empty", directory.to_str().unwrap()])
-            .contains("empty")
+        change_model_refused(&daemon, &["register", MODEL, "empty", directory.to_str().unwrap()]).contains("empty")
     );
 }
 
@@ -199,11 +147,11 @@ fn store_flipped_bit_is_detected() {
 
 #[test]
 fn served_version_is_unaffected_by_file_changes() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     place.register_version(&daemon, "2");
-    run_models_command(&daemon, &["activate", MODEL, "2"]);
-    let expected = predict(&daemon)["probabilities"].clone();
+    change_model(&daemon, &["activate", MODEL, "2"]);
+    let expected = predict(&daemon).probabilities.unwrap();
     let stored = place.stored_version("2");
     make_writable(&stored);
     let graph = stored.join("model.onnx");
@@ -223,7 +171,7 @@ fn served_version_is_unaffected_by_file_changes() {
         damage();
         for _ in 0..20 {
             let answer = predict(&daemon);
-            assert_eq!((&answer["probabilities"], &answer["model"]["version"]), (&expected, &json!("2")));
+            assert_eq!((answer.probabilities.as_ref(), answer.model.version.as_str()), (Some(&expected), "2"));
         }
     }
     daemon.signal("TERM");
@@ -231,45 +179,45 @@ fn served_version_is_unaffected_by_file_changes() {
     // After a restart it cannot be loaded: what was active before answers, and the record says which should.
     let daemon = place.start();
     assert_eq!(
-        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
-        ("1".to_owned(), &json!("2"))
+        (answering_version(&daemon), recorded_active_version(&daemon, MODEL).as_deref()),
+        ("1".to_owned(), Some("2"))
     );
 }
 
 #[test]
 fn rollback_to_unloadable_version_is_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     for version in ["2", "3"] {
         place.register_version(&daemon, version);
-        run_models_command(&daemon, &["activate", MODEL, version]);
+        change_model(&daemon, &["activate", MODEL, version]);
     }
     // It is kept loaded: files that are gone do no harm.
     let stored = place.stored_version("2");
     let aside = place.others.path().join("aside");
     make_writable(&stored);
     std::fs::rename(&stored, &aside).unwrap();
-    run_models_command(&daemon, &["rollback", MODEL]);
-    assert_eq!(active_version(&daemon), "2");
-    run_models_command(&daemon, &["activate", MODEL, "3"]);
+    change_model(&daemon, &["rollback", MODEL]);
+    assert_eq!(answering_version(&daemon), "2");
+    change_model(&daemon, &["activate", MODEL, "3"]);
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = place.start();
-    assert_eq!(active_version(&daemon), "3");
-    let why = run_models_command_refused(&daemon, &["rollback", MODEL]);
+    assert_eq!(answering_version(&daemon), "3");
+    let why = change_model_refused(&daemon, &["rollback", MODEL]);
     assert!(why.contains("version 2 cannot serve: "), "{why}");
     assert_eq!(
-        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
-        ("3".to_owned(), &json!("3"))
+        (answering_version(&daemon), recorded_active_version(&daemon, MODEL).as_deref()),
+        ("3".to_owned(), Some("3"))
     );
     std::fs::rename(&aside, &stored).unwrap();
-    run_models_command(&daemon, &["rollback", MODEL]);
-    assert_eq!(active_version(&daemon), "2");
+    change_model(&daemon, &["rollback", MODEL]);
+    assert_eq!(answering_version(&daemon), "2");
 }
 
 #[test]
 fn load_beyond_memory_limit_is_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let mut daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
     let most = daemon.wait_for_log("maximum memory use estimated");
     let most = most["max_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
@@ -277,19 +225,18 @@ fn load_beyond_memory_limit_is_refused() {
     assert!(daemon.wait().0.success());
     // As much as it needs now, and 96 MiB: with a file of 128 MiB there is not enough room.
     let limit = ((most + 96) << 20).to_string();
-    let mut daemon = Daemon::start_with(place.models.path(), place.data.path(), &["--memory-limit", &limit]);
-    daemon.wait_for_log("maximum memory use estimated");
+    let daemon = Daemon::start_recorded(place.models.path(), place.data.path(), &["--memory-limit", &limit]);
     let directory = place.write_other_version("2", &ModelBuilder::plain().file("large.bin", vec![7; 128 << 20]));
-    let why = run_models_command_refused(&daemon, &["register", MODEL, "2", directory.to_str().unwrap()]);
+    let why = change_model_refused(&daemon, &["register", MODEL, "2", directory.to_str().unwrap()]);
     assert!(why.contains("version 2 is not loaded: with it the server may need"), "{why}");
-    assert_eq!((place.stored_versions().len(), active_version(&daemon)), (0, "1".to_owned()));
+    assert_eq!((place.stored_versions().len(), answering_version(&daemon)), (0, "1".to_owned()));
     place.register_version(&daemon, "3");
-    run_models_command(&daemon, &["activate", MODEL, "3"]);
+    change_model(&daemon, &["activate", MODEL, "3"]);
 }
 
 #[test]
 fn store_partial_upload_is_removed() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let incoming = place.data.path().join("store/incoming");
     let begin = |daemon: &Daemon| {
@@ -310,13 +257,13 @@ fn store_partial_upload_is_removed() {
     daemon.wait();
     assert_eq!(dir_entries(&incoming).len(), 1);
     let daemon = place.start();
-    assert_eq!((dir_entries(&incoming), active_version(&daemon)), (Vec::<PathBuf>::new(), "1".to_owned()));
+    assert_eq!((dir_entries(&incoming), answering_version(&daemon)), (Vec::<PathBuf>::new(), "1".to_owned()));
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn store_path_traversal_names_are_refused() {
-    let place = Scene::new();
+    let place = VersionScene::new();
     let daemon = place.start();
     let before = dir_entries(place.data.path()).len();
     let file = json!([{ "path": "model.onnx", "bytes": 1, "sha256": "0".repeat(64) }]);
@@ -384,8 +331,5 @@ fn store_path_traversal_names_are_refused() {
         assert_eq!(listed, 422, "{name:?}");
     }
     assert_eq!((place.stored_versions().len(), dir_entries(place.data.path()).len()), (0, before));
-    assert_eq!(
-        (active_version(&daemon), run_models_command(&daemon, &["show", MODEL])["revision"].clone()),
-        ("1".to_owned(), json!(2))
-    );
+    assert_eq!((answering_version(&daemon), show_model(&daemon, MODEL).revision), ("1".to_owned(), 2));
 }

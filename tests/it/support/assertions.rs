@@ -1,10 +1,14 @@
-//! Numbers compared.
+//! Numbers compared, and fields that must not be there.
 
 use serde_json::Value;
 
-/// The numbers of a JSON list.
-pub(crate) fn to_f64s(list: &Value) -> Vec<f64> {
-    list.as_array().unwrap_or_else(|| panic!("{list} is not a list")).iter().map(|n| n.as_f64().unwrap()).collect()
+use crate::support::test_server::Response;
+
+/// Asserts that an object has none of these fields, not even as `null`.
+#[track_caller]
+pub(crate) fn assert_fields_absent(reply: &Response, fields: &[&str]) {
+    let object: Value = reply.json();
+    assert!(fields.iter().all(|field| object.get(field).is_none()), "{object} has one of {fields:?}");
 }
 
 /// Equal but for the rounding of single precision.
@@ -15,4 +19,9 @@ pub(crate) fn assert_near(found: &[f64], expected: &[f64]) {
         found.len() == expected.len() && found.iter().zip(expected).all(near),
         "found {found:?}, expected {expected:?}"
     );
+}
+
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
+    let sum: f64 = logits.iter().map(|z| z.exp()).sum();
+    logits.iter().map(|z| z.exp() / sum).collect()
 }

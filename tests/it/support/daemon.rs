@@ -7,8 +7,10 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use serde_json::Value;
+use predictd::api::predictions::Prediction;
+use serde_json::{Value, json};
 
+use crate::support::raw_client::{RawClient, request};
 use crate::support::test_server::uncached;
 
 pub const PREDICTD_PATH: &str = env!("CARGO_BIN_EXE_predictd");
@@ -66,6 +68,13 @@ impl Daemon {
         Self::start(&mut serve_command(models, data, options))
     }
 
+    /// The same, once the start is over: all versions were tried, and which of them are active is recorded.
+    pub fn start_recorded(models: &Path, data: &Path, options: &[&str]) -> Self {
+        let mut daemon = Self::start_with(models, data, options);
+        daemon.wait_for_log("maximum memory use estimated");
+        daemon
+    }
+
     /// Waits for the next line of the log with this message.
     pub fn wait_for_log(&mut self, message: &str) -> Value {
         self.log.wait_for(message)
@@ -99,11 +108,11 @@ impl Daemon {
         answer.unwrap_or_else(|error| panic!("{error}: {}", self.log())).starts_with("HTTP/1.1 200 ")
     }
 
-    /// Sends a request on a connection of its own; the JSON of a 200.
-    pub fn request_json(&self, method: &str, path: &str, body: &str) -> Value {
-        let answer = exchange(self.address, method, path, body);
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    /// The answer to a text.
+    #[track_caller]
+    pub fn predict(&self, text: &str) -> Prediction {
+        let body = json!({ "text": text }).to_string();
+        RawClient::connect(self.address).request(request("POST", "/predict", "", &body)).ok()
     }
 }
 

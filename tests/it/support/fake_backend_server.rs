@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use crate::support::answers::{answered, probabilities};
 use crate::support::fake_backend::FakeBackend;
 use crate::support::test_server::{Response, TestServer, send_request};
 use crate::support::waiting::wait_until;
@@ -91,7 +93,12 @@ pub(crate) fn raw_scores_batch_body(texts: &[&str]) -> Value {
 }
 
 /// The text that an answer is the answer to, told from its scores.
-pub(crate) fn echoed_text(answer: &Value) -> String {
-    let score = answer["probabilities"][0].to_string();
-    format!("echo {}", score.strip_suffix(".0").unwrap_or_else(|| panic!("{answer}")))
+pub(crate) fn echoed_text(answer: &Prediction) -> String {
+    format!("echo {}", probabilities(answer)[0])
+}
+
+/// The texts that the items of a batch are the answers to.
+#[track_caller]
+pub(crate) fn echoed_texts(reply: &Response) -> Vec<String> {
+    reply.ok::<BatchAnswer>().results.iter().map(|item| echoed_text(answered(item))).collect()
 }

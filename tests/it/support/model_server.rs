@@ -1,12 +1,14 @@
 //! A server on ONNX Runtime with models that a test has written.
 
+use predictd::api::predictions::{BatchItem, Prediction};
+use predictd::api::served_models::VersionFacts;
 use predictd::registry::VersionState;
 use predictd::registry::version_name::VersionName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::model_builder::ModelBuilder;
-use crate::support::assertions::to_f64s;
+use crate::support::answers::{probabilities, score};
 use crate::support::test_server::{Response, TestServer, send_request};
 
 /// Name of the model that a test is about.
@@ -38,27 +40,30 @@ impl ModelServer {
     }
 
     /// The answer to a text.
-    pub(crate) async fn predict(&self, text: &str) -> Value {
+    pub(crate) async fn predict(&self, text: &str) -> Prediction {
         self.predict_with(text, json!({})).await
     }
 
     /// The same with options in the request.
-    pub(crate) async fn predict_with(&self, text: &str, mut body: Value) -> Value {
+    pub(crate) async fn predict_with(&self, text: &str, options: Value) -> Prediction {
+        self.respond_with(text, options).await.ok()
+    }
+
+    /// The response to a text with options.
+    pub(crate) async fn respond_with(&self, text: &str, mut body: Value) -> Response {
         body["text"] = json!(text);
-        let reply = self.server.post_json("/predict", body).await;
-        assert_eq!(reply.status, 200, "{}", reply.body);
-        reply.json()
+        self.server.post_json("/predict", body).await
     }
 
     /// The raw scores of a text, and its tokens.
-    pub(crate) async fn raw_scores(&self, text: &str) -> (Vec<f64>, u64) {
+    pub(crate) async fn raw_scores(&self, text: &str) -> (Vec<f64>, usize) {
         let answer = self.predict_with(text, json!({ "return_probabilities": true, "raw_scores": true })).await;
-        (to_f64s(&answer["probabilities"]), answer["tokens"].as_u64().unwrap())
+        (probabilities(&answer), answer.tokens)
     }
 
     /// The number that a regression model gives for a text.
     pub(crate) async fn score(&self, text: &str) -> f64 {
-        self.predict(text).await["score"].as_f64().unwrap()
+        score(&self.predict(text).await)
     }
 
     /// The response to a text that the client waits for only so long.
@@ -75,15 +80,14 @@ impl ModelServer {
         reply
     }
 
-    pub(crate) async fn batch_predict(&self, texts: &[&str]) -> Vec<Value> {
-        let reply = self.server.post_json("/batch_predict", json!({ "texts": texts })).await;
-        assert_eq!(reply.status, 200, "{}", reply.body);
-        reply.json()["results"].as_array().unwrap().clone()
+    pub(crate) async fn batch_predict(&self, texts: &[&str]) -> Vec<BatchItem> {
+        self.server.batch_predict(json!({ "texts": texts })).await
     }
 
-    /// What `/models/m` says about its first version.
-    pub(crate) async fn model_info(&self) -> Value {
-        self.server.get(&format!("/models/{MODEL}")).await.json()["versions"][0].clone()
+    /// What the first version of the model, which is ready, does and takes.
+    pub(crate) async fn model_info(&self) -> VersionFacts {
+        let version = self.server.model(MODEL).await.versions.swap_remove(0);
+        version.facts.unwrap_or_else(|| panic!("version {} is {}", version.version, version.state))
     }
 
     /// Why a model version did not load, as the operator reads it.

@@ -1,7 +1,6 @@
 //! What every refusal must keep to.
 
-use serde_json::json;
-
+use crate::support::answers::{kind, label};
 use crate::support::test_server::{QUESTION, Response, TestServer};
 
 /// Stands in the text of every bad request, and must stand in no answer.
@@ -32,23 +31,22 @@ const INTERNAL_WORDS: [&str; 19] = [
 
 /// Asserts that an error is well formed and gives nothing away, and returns its kind.
 pub(crate) fn assert_safe_problem(reply: &Response, sent: &str) -> String {
-    let kind = reply.problem();
+    let problem = reply.problem();
     assert!(!reply.body.contains(CANARY), "{sent:.200}: {}", reply.body);
-    let problem = reply.json();
-    let detail = problem["detail"].as_str().unwrap();
+    let detail = problem.detail.as_str();
     assert!((1..=512).contains(&detail.len()), "{sent:.200}: {detail}");
     assert!(reply.body.len() < 4_096, "{sent:.200}: {} bytes", reply.body.len());
-    for error in problem["errors"].as_array().unwrap_or(&Vec::new()) {
-        assert!(error["detail"].as_str().unwrap().len() <= 512, "{sent:.200}: {error}");
+    for error in &problem.errors {
+        assert!(error.detail.len() <= 512, "{sent:.200}: {error:?}");
     }
     for word in INTERNAL_WORDS {
         assert!(!detail.contains(word), "{sent:.200}: {detail}");
     }
-    kind
+    kind(&problem).to_owned()
 }
 
 /// Asserts that the server answers a good request as ever.
 pub(crate) async fn assert_alive(server: &TestServer) {
-    let reply = server.post_json("/predict", json!({ "text": QUESTION })).await;
-    assert_eq!((reply.status, &reply.json()["prediction"]), (200, &json!("card_arrival")), "{}", reply.body);
+    let answer = server.predict(QUESTION).await;
+    assert_eq!(label(&answer), "card_arrival");
 }

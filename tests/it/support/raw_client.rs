@@ -4,7 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use serde_json::Value;
+use predictd::api::problem::Problem;
+use serde::de::DeserializeOwned;
+
+use crate::support::answers::kind;
 
 /// A connection to a server.
 pub struct RawClient(BufReader<TcpStream>);
@@ -23,14 +26,30 @@ impl RawResponse {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    pub fn json(&self) -> Value {
+    /// The body as a wire type; as a `Value` where the test is about the JSON itself.
+    #[track_caller]
+    pub fn json<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The kind of a problem: the last part of its type.
-    pub fn problem(&self) -> String {
+    /// The body of a 200.
+    #[track_caller]
+    pub fn ok<T: DeserializeOwned>(&self) -> T {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()
+    }
+
+    /// The problem that an error is.
+    #[track_caller]
+    pub fn problem(&self) -> Problem {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
-        self.json()["type"].as_str().unwrap().trim_start_matches("/docs#").to_owned()
+        self.json()
+    }
+
+    /// The kind of a problem: the last part of its type.
+    #[track_caller]
+    pub fn problem_kind(&self) -> String {
+        kind(&self.problem()).to_owned()
     }
 }
 

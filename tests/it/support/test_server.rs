@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use predictd::api::health::HealthReport;
+use predictd::api::predictions::{BatchAnswer, BatchItem, Prediction};
+use predictd::api::problem::Problem;
+use predictd::api::served_models::ModelDetail;
 use predictd::cli::Cli;
 use predictd::config::ServerSettings;
 use predictd::engine::backend::Backend;
@@ -17,15 +21,23 @@ use predictd::http::listeners::Listeners;
 use predictd::shutdown::Shutdown;
 use predictd::{Server, ServerError};
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+
+use crate::support::answers::kind;
 
 /// The cheaper of the shipped models.
 pub const CHEAP_MODEL: &str = "banking77-tfidf";
 
 /// A question that every BANKING77 model answers with `card_arrival`.
 pub const QUESTION: &str = "My new card has not come yet, where is it?";
+
+/// A body that asks it.
+pub fn question_body() -> String {
+    json!({ "text": QUESTION }).to_string()
+}
 
 /// A running server. It stops when [`TestServer::stop`] is called or the test's runtime ends.
 pub struct TestServer {
@@ -49,17 +61,33 @@ pub struct Response {
 }
 
 impl Response {
-    pub fn json(&self) -> Value {
+    /// The body as a wire type; as a [`Value`] where the test is about the JSON itself.
+    #[track_caller]
+    pub fn json<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// The kind of a problem: the last part of its type.
-    pub fn problem(&self) -> String {
+    /// The body of a 200.
+    #[track_caller]
+    pub fn ok<T: DeserializeOwned>(&self) -> T {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.json()
+    }
+
+    /// The problem that an error is, which must say what the status and the headers say.
+    #[track_caller]
+    pub fn problem(&self) -> Problem {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
-        let problem = self.json();
-        assert_eq!(problem["status"], self.status, "{problem}");
-        assert_eq!(problem["instance"], self.headers["x-request-id"].to_str().unwrap());
-        problem["type"].as_str().unwrap().trim_start_matches("/docs#").to_owned()
+        let problem: Problem = self.json();
+        assert_eq!(problem.status, self.status, "{problem:?}");
+        assert_eq!(problem.instance.as_deref(), Some(self.headers["x-request-id"].to_str().unwrap()));
+        problem
+    }
+
+    /// The kind of a problem: the last part of its type.
+    #[track_caller]
+    pub fn problem_kind(&self) -> String {
+        kind(&self.problem()).to_owned()
     }
 }
 
@@ -142,10 +170,7 @@ impl TestServer {
     /// Waits until no model is being loaded any more.
     pub async fn wait_loaded(&self) {
         for _ in 0..6_000 {
-            let health = self.get("/health").await.json();
-            let states: Vec<&str> =
-                health["models"].as_array().unwrap().iter().filter_map(|m| m["state"].as_str()).collect();
-            if !states.contains(&"loading") {
+            if self.health().await.models.iter().all(|model| model.state != "loading") {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -166,6 +191,35 @@ impl TestServer {
     /// Posts a JSON value.
     pub async fn post_json(&self, path: &str, body: Value) -> Response {
         self.post(path, body.to_string()).await
+    }
+
+    /// What a `GET` of this path answers with 200.
+    pub async fn get_ok<T: DeserializeOwned>(&self, path: &str) -> T {
+        self.get(path).await.ok()
+    }
+
+    /// The answer to a text.
+    pub async fn predict(&self, text: &str) -> Prediction {
+        self.predict_with(json!({ "text": text })).await
+    }
+
+    /// What `/predict` answers to this body.
+    pub async fn predict_with(&self, body: Value) -> Prediction {
+        self.post_json("/predict", body).await.ok()
+    }
+
+    /// What `/batch_predict` answers to this body, one item per text.
+    pub async fn batch_predict(&self, body: Value) -> Vec<BatchItem> {
+        self.post_json("/batch_predict", body).await.ok::<BatchAnswer>().results
+    }
+
+    pub async fn health(&self) -> HealthReport {
+        self.get("/health").await.json()
+    }
+
+    /// What `/models/NAME` says.
+    pub async fn model(&self, name: &str) -> ModelDetail {
+        self.get_ok(&format!("/models/{name}")).await
     }
 
     /// Stops the server and says how it ended.

@@ -1,12 +1,10 @@
 //! Bodies in chunks: many, small, decorated, damaged. And compressed bodies, which are never unpacked.
 
-use serde_json::json;
-
 use super::{
     Connection, POST_PREDICT_HEAD, WireResponse, assert_cut_off, question_request, start_server,
     wait_for_open_connections,
 };
-use crate::support::test_server::QUESTION;
+use crate::support::test_server::question_body;
 
 /// Enough for every limit on their number or decoration to show.
 const MANY_CHUNKS: usize = 50_000;
@@ -21,10 +19,6 @@ fn chunked_request<'a>(chunks: impl Iterator<Item = &'a [u8]>, extension: &str, 
     }
     request.extend_from_slice(end.as_bytes());
     request
-}
-
-fn question_body() -> String {
-    json!({ "text": QUESTION }).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]

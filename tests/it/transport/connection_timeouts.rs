@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
+use predictd::api::predictions::BatchAnswer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
-use crate::support::test_server::{QUESTION, TestServer, cheap_models};
+use super::POST_PREDICT_HEAD;
+use crate::support::test_server::{QUESTION, TestServer, cheap_models, question_body};
 
-const POST_PREDICT_HEAD: &str = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
 const LIVEZ_REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
-
-fn question_body() -> String {
-    json!({ "text": QUESTION }).to_string()
-}
 
 /// Reads one answer with a Content-Length.
 async fn read_response(stream: &mut TcpStream) -> String {
@@ -125,8 +122,8 @@ async fn shutdown_response_being_read_is_completed() {
     let (body, length) =
         crate::support::raw_client::dechunked(body.as_bytes()).unwrap_or_else(|| panic!("{came} bytes came"));
     assert!(body.len() > 1_000_000 && length == came, "{} of {came} bytes", body.len());
-    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(answer["results"].as_array().unwrap().len(), 1_024);
+    let answer: BatchAnswer = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer.results.len(), 1_024);
     stopped.await.unwrap().unwrap();
 }
 

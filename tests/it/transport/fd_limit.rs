@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, PREDICTD_PATH, serve_command};
 use crate::support::raw_client::{RawClient, get, request};
 use crate::support::test_server::{QUESTION, cheap_models};
@@ -54,7 +55,7 @@ fn fd_limit_low_serves_a_hundred_clients() {
     drop(clients);
     let question = request("POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     for _ in 0..20 {
-        assert_eq!(RawClient::connect(daemon.address).request(&question).json()["prediction"], "card_arrival");
+        assert_eq!(label(&RawClient::connect(daemon.address).request(&question).json()), "card_arrival");
     }
     daemon.signal("TERM");
     let (status, log) = daemon.wait();

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command};
 
+use predictd::api::models::RegisteredModelList;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -108,8 +109,8 @@ fn unix_socket_answers_and_is_removed_at_stop() {
         let (code, said) = run_to_exit(&mut predictd(&["health", "--admin-listen", &url]));
         assert_eq!((code, said.as_str()), (0, ""));
         let output = predictd(&["models", "list", "--json", "--admin-url", &url]).output().unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(answer["models"][0]["name"], "banking77-tfidf");
+        let answer: RegisteredModelList = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer.models[0].name, "banking77-tfidf");
         // A second server does not take it away.
         let elsewhere = tempfile::tempdir().unwrap();
         let (code, said) =

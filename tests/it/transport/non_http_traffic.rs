@@ -87,7 +87,7 @@ async fn port_scan_writes_no_log_line() {
             connection.send(&bytes).await;
         }
     }
-    assert_eq!(daemon.request_json("POST", "/predict", r#"{"text":"Is my card lost?"}"#)["model"]["version"], "1");
+    assert_eq!(daemon.predict("Is my card lost?").model.version, "1");
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");

@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use predictd::api::predictions::BatchAnswer;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, serve_command};
 use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::test_server::{QUESTION, TestServer, cheap_models};
@@ -67,10 +69,7 @@ async fn unread_responses_stay_within_response_memory() {
     assert!(metric(daemon.admin, RESERVED_METRIC) <= RESPONSE_MEMORY_BYTES);
     // Small responses need none of that memory.
     for _ in 0..10 {
-        assert_eq!(
-            daemon.request_json("POST", "/predict", &json!({ "text": QUESTION }).to_string())["prediction"],
-            "card_arrival"
-        );
+        assert_eq!(label(&daemon.predict(QUESTION)), "card_arrival");
     }
     // Who reads gets a large response, too: those who do not give way.
     let others = tokio::task::spawn_blocking({
@@ -80,7 +79,7 @@ async fn unread_responses_stay_within_response_memory() {
     });
     let other = others.await.unwrap();
     assert_eq!(other.status, 200, "{:.300}", other.body);
-    assert_eq!(other.json()["results"].as_array().unwrap().len(), 1_024);
+    assert_eq!(other.json::<BatchAnswer>().results.len(), 1_024);
     assert!(metric(daemon.admin, "predictd_http_connections_aborted_total{waiting_for=\"write\"}") > 0);
     let most = peak_resident_mib(daemon.child.id());
     assert!(most <= stated, "{most} MiB, where {stated} are stated");
@@ -104,7 +103,7 @@ async fn response_memory_wait_timeout_is_503() {
         request.header("content-type", "application/json").header("x-request-timeout-ms", "400")
     };
     let refused = crate::support::test_server::send_request(ask()).await;
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "overloaded"));
     assert!(refused.headers.contains_key("retry-after"));
     let metrics = server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_requests_rejected_total{reason=\"response_memory\"} 1"), "{metrics}");
@@ -117,8 +116,8 @@ async fn response_memory_wait_timeout_is_503() {
 async fn response_memory_too_large_response_is_422_with_limit() {
     let server = TestServer::start(cheap_models().path(), &["--response-memory", "1048576"]).await;
     let refused = server.post("/batch_predict", large_response_body()).await;
-    assert_eq!((refused.status, refused.problem().as_str()), (422, "invalid-request"));
-    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (422, "invalid-request"));
+    let detail = refused.problem().detail;
     assert!(detail.contains("--response-memory") && detail.contains("fewer texts"), "{detail}");
     let few: Vec<&str> = vec![QUESTION; 100];
     assert_eq!(server.post_json("/batch_predict", json!({ "texts": few, "top_k": 77 })).await.status, 200);
@@ -152,11 +151,11 @@ async fn response_streamed_equals_buffered() {
     let parts = server.post_json("/batch_predict", json!([[QUESTION, ""]; 200].concat())).await;
     assert!(parts.headers.contains_key("transfer-encoding") && parts.headers["content-type"] == "application/json");
     let steady = |reply: &crate::support::test_server::Response| -> Vec<Value> {
-        let results = reply.json()["results"].as_array().unwrap().clone();
+        let results = reply.json::<Value>()["results"].as_array().unwrap().clone();
         let keys = |item: &Value| item.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         results.iter().map(|item| json!([keys(item), item["prediction"], item["error"]["status"]])).collect()
     };
     assert_eq!(steady(&parts), vec![steady(&whole); 200].concat());
-    let places = parts.json()["results"].as_array().unwrap().iter().map(|item| item["text_index"].clone()).collect();
-    assert_eq!(Value::Array(places), json!((0..400).collect::<Vec<_>>()));
+    let places = parts.json::<BatchAnswer>().results.iter().map(|item| item.text_index).collect::<Vec<_>>();
+    assert_eq!(places, (0..400).collect::<Vec<_>>());
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use predictd::api::problem::Problem;
 use tokio::io::AsyncWriteExt;
 
 use super::{
@@ -16,7 +17,7 @@ fn assert_too_slow(answers: &[WireResponse], detail: &str) {
         (408, "body-timeout", true),
         "{answer:?}"
     );
-    assert_eq!(answer.json()["detail"], detail);
+    assert_eq!(answer.json::<Problem>().detail, detail);
 }
 
 #[tokio::test(flavor = "multi_thread")]

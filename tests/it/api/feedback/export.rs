@@ -1,6 +1,7 @@
 //! The table of `predictd feedback export`: no spreadsheet runs what a client wrote, and no terminal obeys it.
 
-use serde_json::{Value, json};
+use predictd::api::feedback::ExportedFeedback;
+use serde_json::json;
 
 use super::{Scene, feedback_outcome, predict_for_receipt};
 use crate::support::daemon::{Daemon, predictd};
@@ -42,7 +43,7 @@ fn feedback_export_escapes_formulas_and_control_chars() {
     // The lines of JSON have every text as it was told, and hold no raw control character either.
     let lines = export_feedback(&daemon, "jsonl");
     assert!(!lines.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{lines:?}");
-    let texts: Vec<Value> =
-        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone()).collect();
-    assert_eq!(texts, cells.map(|(text, _)| json!(text)));
+    let texts: Vec<String> =
+        lines.lines().map(|line| serde_json::from_str::<ExportedFeedback>(line).unwrap().text.unwrap()).collect();
+    assert_eq!(texts, cells.map(|(text, _)| text));
 }

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Scene, feedback_outcome, list_feedback, predict_for_receipt};
+use super::{Scene, feedback_outcome, predict_for_receipt};
+use crate::support::daemon_requests::stored_feedback;
 use crate::support::raw_client::metric;
 use crate::support::waiting::block_until;
 
@@ -25,7 +26,7 @@ fn feedback_older_than_retention_is_deleted_with_history() {
         total += 1;
     }
     block_until("all of it is deleted", || {
-        list_feedback(&daemon).is_empty() && metric(daemon.admin, DELETED_METRIC) == total
+        stored_feedback(&daemon).is_empty() && metric(daemon.admin, DELETED_METRIC) == total
     });
     let line = daemon.wait_for_log("expired feedback deleted");
     assert!(line["deleted"].as_u64().is_some_and(|deleted| (1..=total).contains(&deleted)), "{line}");
@@ -44,10 +45,10 @@ fn feedback_older_than_retention_is_deleted_with_history() {
     assert!(!holds_text("predictd.db"), "a deleted text is not left in the file");
     // Without a retention nothing is deleted.
     let daemon = scene.start(&[]);
-    let kept = list_feedback(&daemon);
+    let kept = stored_feedback(&daemon);
     assert!(kept.len() <= 1, "{kept:?}");
     let (id, label) = predict_for_receipt(&daemon, "41");
     assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": label })), "stored");
     std::thread::sleep(std::time::Duration::from_secs(4));
-    assert_eq!((list_feedback(&daemon).len(), metric(daemon.admin, DELETED_METRIC)), (kept.len() + 1, 0));
+    assert_eq!((stored_feedback(&daemon).len(), metric(daemon.admin, DELETED_METRIC)), (kept.len() + 1, 0));
 }

@@ -1,23 +1,25 @@
 //! The text that comes with feedback: it is the answer's, and it passes what a text has to pass.
 
+use predictd::api::predictions::{BatchAnswer, Prediction};
+use predictd::api::problem::Problem;
 use serde_json::{Value, json};
 
-use super::{Scene, feedback_outcome, list_feedback, post_feedback, predict_for_receipt};
+use super::{Scene, accepted, feedback_outcome, list_outcomes, post_feedback, predict_for_receipt, rejected};
+use crate::support::answers::{answered, field_errors};
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::{post_ok, stored_feedback};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::sample_models::entailment_model;
-use crate::support::raw_client::{RawClient, request};
 
 /// The pointer and the words of the only error of an answer.
-fn only_error(problem: &Value) -> (String, String) {
-    let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("{problem}"));
-    assert_eq!(errors.len(), 1, "{problem}");
-    let part = |name: &str| errors[0][name].as_str().unwrap().to_owned();
-    (part("pointer"), part("detail"))
+fn only_error(problem: &Problem) -> (&str, &str) {
+    let errors = field_errors(problem);
+    assert_eq!(errors.len(), 1, "{problem:?}");
+    errors[0]
 }
 
-fn predict(daemon: &Daemon, body: &Value) -> Value {
-    RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body.to_string())).json()
+fn predict(daemon: &Daemon, body: &Value) -> Prediction {
+    post_ok(daemon.address, "/predict", body)
 }
 
 #[test]
@@ -27,8 +29,9 @@ fn feedback_text_of_another_prediction_is_refused() {
     let (id, label) = predict_for_receipt(&daemon, "10 20");
     for other in ["10 21", "10 20 ", "10 2", "\u{ff11}0 20"] {
         let answer = post_feedback(&daemon, &json!({ "prediction_id": id, "actual": label, "text": other }));
-        assert_eq!((answer.status, answer.problem().as_str()), (422, "invalid-request"), "{other:?}: {answer:?}");
-        let (pointer, detail) = only_error(&answer.json());
+        assert_eq!((answer.status, answer.problem_kind().as_str()), (422, "invalid-request"), "{other:?}: {answer:?}");
+        let problem = answer.problem();
+        let (pointer, detail) = only_error(&problem);
         assert_eq!(pointer, "/text");
         assert!(detail.contains("is not the text of this prediction"), "{detail}");
         assert!(!answer.body.contains("10 2"), "no text is repeated: {answer:?}");
@@ -38,11 +41,11 @@ fn feedback_text_of_another_prediction_is_refused() {
         { "prediction_id": id, "actual": label, "text": "30" },
         { "prediction_id": second, "actual": label, "text": "30" },
     ]);
-    let results = post_feedback(&daemon, &list).json()["results"].clone();
-    assert_eq!(only_error(&results[0]["error"]).0, "/0/text");
-    assert_eq!(results[1]["outcome"], "stored");
-    let kept = list_feedback(&daemon);
-    assert_eq!((kept.len(), &kept[0]["text"]), (1, &json!("30")));
+    let results = list_outcomes(&post_feedback(&daemon, &list));
+    assert_eq!(only_error(rejected(&results[0])).0, "/0/text");
+    assert_eq!(accepted(&results[1]), "stored");
+    let kept = stored_feedback(&daemon);
+    assert_eq!((kept.len(), kept[0].text.as_deref()), (1, Some("30")));
     assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": label, "text": "10 20" })), "stored");
 }
 
@@ -53,13 +56,11 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
     let daemon = scene.start(&["--default-model", "m", "--cache-bytes", "1048576"]);
     // Twice the same, once from the cache: each item has its own text.
     let texts = ["10", "20", "10"];
-    let body = json!({ "texts": texts }).to_string();
-    let results =
-        RawClient::connect(daemon.address).request(request("POST", "/batch_predict", "", &body)).json()["results"]
-            .clone();
+    let body = json!({ "texts": texts });
+    let BatchAnswer { results } = post_ok(daemon.address, "/batch_predict", &body);
     for (place, text) in texts.iter().enumerate() {
         for (told, status) in [("20 10", 422), (*text, 200)] {
-            let body = json!({ "prediction_id": results[place]["prediction_id"], "actual": "a", "text": told });
+            let body = json!({ "prediction_id": answered(&results[place]).prediction_id, "actual": "a", "text": told });
             assert_eq!(post_feedback(&daemon, &body).status, status, "{place}: {told}");
         }
     }
@@ -70,7 +71,7 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
     );
     for (answer, actual) in [(&pair, "neutral"), (&question, "40")] {
         for (told, status) in [("20", 422), ("10", 200)] {
-            let body = json!({ "prediction_id": answer["prediction_id"], "actual": actual, "text": told });
+            let body = json!({ "prediction_id": answer.prediction_id, "actual": actual, "text": told });
             let answer = post_feedback(&daemon, &body);
             assert_eq!(answer.status, status, "{answer:?}");
         }
@@ -87,7 +88,7 @@ fn feedback_text_is_stored_as_the_model_saw_it() {
         feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": label, "text": "<p>10</p> 20" })),
         "stored"
     );
-    assert_eq!(list_feedback(&daemon)[0]["text"], "10 20");
+    assert_eq!(stored_feedback(&daemon)[0].text.as_deref(), Some("10 20"));
 }
 
 /// A receipt whose text is known to nobody: what a server of an earlier version has sealed.
@@ -129,7 +130,8 @@ fn feedback_text_passes_model_or_server_policy() {
         match words {
             Some(words) => {
                 assert_eq!(answer.status, 422, "{model} {text:?}: {answer:?}");
-                let (pointer, detail) = only_error(&answer.json());
+                let problem = answer.problem();
+                let (pointer, detail) = only_error(&problem);
                 assert!(pointer == "/text" && detail.contains(words), "{pointer}: {detail}");
             }
             None => assert_eq!(answer.status, 200, "{model} {text:?}: {answer:?}"),
@@ -137,8 +139,8 @@ fn feedback_text_passes_model_or_server_policy() {
     }
     let long =
         json!({ "prediction_id": receipt_without_a_text(&scene, "m", "1"), "actual": "a", "text": "1".repeat(32_769) });
-    let (pointer, detail) = only_error(&post_feedback(&daemon, &long).json());
-    assert_eq!((pointer.as_str(), detail.as_str()), ("/text", "a text must have at most 32768 characters"));
+    let refused = post_feedback(&daemon, &long).problem();
+    assert_eq!(only_error(&refused), ("/text", "a text must have at most 32768 characters"));
     let daemon = {
         daemon.signal("TERM");
         assert!(daemon.wait().0.success());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use predictd::api::predictions::{BatchAnswer, Prediction};
 use predictd::engine::cache::Cache;
 use predictd::engine::execution_group::ExecutionGroup;
 use predictd::engine::load_context::LoadContext;
@@ -16,6 +17,7 @@ use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::{Value, json};
 
 use super::{CACHE_OPTIONS, lookup_count, start_cached, start_cached_with_models};
+use crate::support::answers::{answered, failed};
 use crate::support::fake_backend::{BATCH_DEPENDENT_GRAPH, FakeBackend};
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::test_server::{QUESTION, TestServer, one_worker_rules, shipped_models};
@@ -40,8 +42,8 @@ async fn cache_hit_equals_model_answer() {
                 let mut body = json!({ "text": text, "model": model });
                 body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
                 let [found, expected] = [&cached, &bare].map(|server| server.post_json("/predict", body.clone()));
-                let found = found.await.json();
-                let expected = expected.await.json();
+                let found = found.await.json::<Value>();
+                let expected = expected.await.json::<Value>();
                 assert_ne!(found["prediction_id"], expected["prediction_id"]);
                 assert_eq!(without_prediction_id(found), without_prediction_id(expected), "{body}");
             }
@@ -49,8 +51,8 @@ async fn cache_hit_equals_model_answer() {
         // Two of these are known.
         let body = json!({ "texts": [texts[0], "How do I close my account?", texts[1]], "model": model, "return_probabilities": true });
         let [found, expected] = [&cached, &bare].map(|server| server.post_json("/batch_predict", body.clone()));
-        let found = found.await.json();
-        let expected = expected.await.json();
+        let found = found.await.json::<Value>();
+        let expected = expected.await.json::<Value>();
         for place in 0..3 {
             assert_eq!(
                 without_prediction_id(found["results"][place].clone()),
@@ -72,12 +74,12 @@ async fn cache_hit_gets_new_prediction_id() {
     let scene = start_cached(&[]).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
-        ids.push(scene.send_text("echo 7").await.unwrap().json()["prediction_id"].clone());
+        ids.push(scene.send_text("echo 7").await.unwrap().json::<Prediction>().prediction_id);
     }
-    for item in scene.send_batch(&["echo 7", "echo 7"]).await.unwrap().json()["results"].as_array().unwrap() {
-        ids.push(item["prediction_id"].clone());
+    for item in scene.send_batch(&["echo 7", "echo 7"]).await.unwrap().json::<BatchAnswer>().results {
+        ids.push(answered(&item).prediction_id.clone());
     }
-    ids.sort_by_key(Value::to_string);
+    ids.sort_unstable();
     ids.dedup();
     assert_eq!((ids.len(), scene.fake.executed_texts().len()), (5, 1));
 }
@@ -92,7 +94,7 @@ async fn cache_key_includes_text_model_and_version() {
     }
     assert_eq!(scene.fake.executed_texts(), texts);
     let other = scene.send("/predict", &json!({ "text": "echo 7", "model": "n" }), &[]).await.unwrap();
-    assert_eq!((&other.json()["model"]["name"], scene.fake.executed_texts().len()), (&json!("n"), 7));
+    assert_eq!((other.json::<Prediction>().model.name.as_str(), scene.fake.executed_texts().len()), ("n", 7));
 
     let fake = Arc::new(FakeBackend::default());
     let models = tempfile::tempdir().unwrap();
@@ -104,8 +106,8 @@ async fn cache_key_includes_text_model_and_version() {
     let server = TestServer::start_on(fake.clone(), models.path(), &CACHE_OPTIONS).await;
     fake.reset_after_warm_up();
     for version in ["1", "2", "1", "2"] {
-        let answer = server.post_json("/predict", json!({ "text": "echo 7", "version": version })).await.json();
-        assert_eq!(answer["model"]["version"], version);
+        let answer = server.predict_with(json!({ "text": "echo 7", "version": version })).await;
+        assert_eq!(answer.model.version, version);
     }
     assert_eq!(fake.executed_texts().len(), 2);
 }
@@ -151,12 +153,13 @@ async fn cache_refused_text_stays_refused() {
     scene.send_text("echo 7").await.unwrap();
     for _ in 0..3 {
         let reply = scene.send_text("<script>alert(1)</script>").await.unwrap();
-        assert_eq!((reply.status, reply.json()["errors"][0]["pointer"].as_str()), (422, Some("/text")));
+        assert_eq!((reply.status, reply.problem().errors[0].pointer.as_str()), (422, "/text"));
         // Its place in the request, whatever stands before it is known.
         let texts = ["echo 7", "echo 8", "echo 7", "<script>", "echo 9"];
         let reply = scene.send_batch(&texts).await.unwrap();
-        let error = reply.json()["results"][3]["error"].clone();
-        assert_eq!((&error["status"], error["errors"][0]["pointer"].as_str()), (&json!(422), Some("/texts/3")));
+        let batch = reply.json::<BatchAnswer>().results;
+        let error = failed(&batch[3]);
+        assert_eq!((error.status, error.errors[0].pointer.as_str()), (422, "/texts/3"));
     }
     let mut run = scene.fake.executed_texts();
     run.sort_unstable();
@@ -174,10 +177,10 @@ async fn cache_error_is_not_stored() {
     }
     assert_eq!(scene.fake.executed_texts(), ["fail", "fail", "panic", "panic", "nan", "nan", "wide", "wide"]);
     assert_eq!(scene.metric("predictd_cache_entries").await, 0);
-    let batch = scene.send_batch(&["echo 1", "fail", "echo 1", "fail"]).await.unwrap().json();
-    assert_eq!([0, 2].map(|place| echoed_text(&batch["results"][place])), ["echo 1", "echo 1"]);
+    let batch = scene.send_batch(&["echo 1", "fail", "echo 1", "fail"]).await.unwrap().json::<BatchAnswer>().results;
+    assert_eq!([0, 2].map(|place| echoed_text(answered(&batch[place]))), ["echo 1", "echo 1"]);
     for place in [1, 3] {
-        assert_eq!(batch["results"][place]["error"]["type"], "/docs#inference-failed");
+        assert_eq!(failed(&batch[place]).kind, "/docs#inference-failed");
     }
 }
 
@@ -204,12 +207,17 @@ async fn cache_works_for_inline_model() {
     for _ in 0..3 {
         assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     }
-    let batch = scene.send_batch(&["echo 7", "echo 8", "echo 8"]).await.unwrap().json();
-    assert_eq!([0, 1, 2].map(|place| echoed_text(&batch["results"][place])), ["echo 7", "echo 8", "echo 8"]);
+    let batch = scene.send_batch(&["echo 7", "echo 8", "echo 8"]).await.unwrap().json::<BatchAnswer>().results;
+    assert_eq!([0, 1, 2].map(|place| echoed_text(answered(&batch[place]))), ["echo 7", "echo 8", "echo 8"]);
     assert_eq!(scene.fake.executed_texts(), ["echo 7", "echo 8"]);
     let counts =
         [lookup_count(&scene, "hit").await, lookup_count(&scene, "miss").await, lookup_count(&scene, "joined").await];
     assert_eq!((counts, scene.free_permits()), ([3, 2, 1], 4_096));
+}
+
+/// What `/models/NAME` says about the cache.
+async fn is_cached(scene: &FakeBackendServer, name: &str) -> bool {
+    scene.server.model(name).await.versions[0].facts.as_ref().unwrap().cached
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,11 +233,9 @@ async fn cache_disabled_runs_every_text() {
         scene.send_batch(&["echo 7", "echo 7"]).await.unwrap();
         assert_eq!(scene.fake.executed_texts().len(), 5);
         assert_eq!((lookup_count(&scene, "miss").await, scene.metric("predictd_cache_bytes").await), (0, 0));
-        let facts = scene.server.get(&format!("/models/{name}")).await.json();
-        assert_eq!(facts["versions"][0]["cached"], false);
+        assert!(!is_cached(&scene, name).await);
     }
-    let facts = start_cached(&[]).await.server.get("/models/m").await.json();
-    assert_eq!(facts["versions"][0]["cached"], true);
+    assert!(is_cached(&start_cached(&[]).await, "m").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use super::{lookup_count, start_cached, start_cached_with_models};
 use crate::support::fake_backend::FakeBackend;
-use crate::support::fake_backend_server::{echoed_text, raw_scores_body};
+use crate::support::fake_backend_server::{echoed_text, echoed_texts, raw_scores_body};
 use crate::support::waiting::wait_until;
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
@@ -29,9 +29,7 @@ async fn single_flight_equal_requests_run_once() {
 async fn single_flight_duplicate_text_in_batch_runs_once() {
     let scene = start_cached(&ONE_WORKER_OPTIONS).await;
     let texts = ["echo 1", "echo 2", "echo 1", "echo 3", "echo 2", "echo 1"];
-    let reply = scene.send_batch(&texts).await.unwrap().json();
-    let echoes: Vec<String> = reply["results"].as_array().unwrap().iter().map(echoed_text).collect();
-    assert_eq!(echoes, texts);
+    assert_eq!(echoed_texts(&scene.send_batch(&texts).await.unwrap()), texts);
     assert_eq!(scene.fake.executed_texts(), ["echo 1", "echo 2", "echo 3"]);
     scene.wait_for_free_permits(4_096).await;
 }
@@ -174,7 +172,7 @@ async fn single_flight_leader_failure_is_not_shared() {
         scene.wait_for_free_permits(4_096 - 3).await;
         scene.fake.release();
         for request in requests {
-            assert_eq!(request.await.unwrap().problem(), "inference-failed");
+            assert_eq!(request.await.unwrap().problem_kind(), "inference-failed");
         }
         assert_eq!(scene.fake.executed_texts().iter().filter(|run| *run == text).count(), 3);
         scene.wait_for_free_permits(4_096).await;
@@ -206,7 +204,7 @@ async fn single_flight_shutdown_releases_followers() {
     scene.server.stop().await.unwrap();
     for request in requests {
         let reply = request.await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (503, "shutting-down"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (503, "shutting-down"));
     }
     scene.fake.release();
 }

@@ -1,6 +1,7 @@
 //! A GPU that fails for good.
 
 use super::*;
+use crate::support::answers::label;
 
 /// A server on two made-up GPUs, and those.
 async fn start_on_two_gpus() -> (TestServer, FakeGpuBackend) {
@@ -40,5 +41,5 @@ async fn gpu_failing_texts_do_not_end_server() {
         assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.status, 500);
     }
     *runtime.gpus.failing_length.lock() = None;
-    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    assert_eq!(label(&server.predict("10 20 30").await), "a");
 }

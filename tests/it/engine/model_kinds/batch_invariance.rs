@@ -1,9 +1,11 @@
 //! An answer is that of its text alone, whatever runs beside it; and what the graph does wrong with several texts, or
 //! with one, stays with that text.
 
+use predictd::api::predictions::BatchAnswer;
 use serde_json::{Value, json};
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{answered, failed, label, probabilities, score};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::TransformerBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, OnnxGraph};
 use crate::support::model_server::ModelServer;
@@ -18,10 +20,10 @@ async fn assert_sums(served: &ModelServer) {
     let texts: Vec<String> = (10..90).map(|word| word.to_string()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let batch = served.batch_predict(&texts).await;
-    for (item, word) in batch.iter().zip(10_u32..) {
-        assert_eq!(item["score"], f64::from(word) + 5.0, "{item}");
+    for (item, word) in batch.iter().zip((10_u8..).map(f32::from)) {
+        assert_eq!(answered(item).score, Some(word + 5.0), "{item:?}");
     }
-    assert_eq!(served.model_info().await["shares_runs"], false);
+    assert!(!served.model_info().await.shares_runs);
 }
 
 #[tokio::test]
@@ -75,16 +77,16 @@ async fn batch_invariance_rare_lost_rows_shift_no_answer() {
         graph.node("Slice", &[logits, &start, &end, &axis], &[])
     });
     let served = ModelServer::with_options(&now_and_then.model(), &["--workers", "1"]).await;
-    assert_eq!(served.model_info().await["shares_runs"], true);
+    assert!(served.model_info().await.shares_runs);
     for _ in 0..5 {
         let texts: Vec<String> = (60..100).map(|word| format!("{word} {word} {word}")).collect();
         let batch = served.batch_predict(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        for (item, word) in batch.iter().zip(60_u32..) {
-            assert_eq!(item["score"], f64::from(3 * word) + 5.0, "{item}");
+        for (item, word) in batch.iter().zip((60_u8..).map(f32::from)) {
+            assert_eq!(answered(item).score, Some(3.0 * word + 5.0), "{item:?}");
         }
     }
     // After the first time every text runs by itself.
-    assert_eq!(served.model_info().await["shares_runs"], false);
+    assert!(!served.model_info().await.shares_runs);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,11 +107,11 @@ async fn batch_out_of_memory_fails_its_text_only() {
     let served = ModelServer::with_options(&bomb.model(), &["--workers", "1"]).await;
     for _ in 0..3 {
         let reply = served.predict_error("99").await;
-        assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "inference-failed"));
         assert!(!reply.body.contains("alloc"), "{}", reply.body);
         let batch = served.batch_predict(&["10", "99", "20"]).await;
-        assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(15.0), &json!(25.0)));
-        assert_eq!(batch[1]["error"]["type"], "/docs#inference-failed");
+        assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(15.0), Some(25.0)));
+        assert_eq!(failed(&batch[1]).kind, "/docs#inference-failed");
     }
 }
 
@@ -127,15 +129,13 @@ async fn batch_invariance_shipped_models_keep_scores() {
     for model in ["banking77-minilm", "banking77-tfidf"] {
         let ask = async |path: &str, mut body: Value| {
             (body["model"], body["return_probabilities"]) = (json!(model), json!(true));
-            let reply = server.post_json(path, body).await;
-            assert_eq!(reply.status, 200, "{}", reply.body);
-            reply.json()
+            server.post_json(path, body).await
         };
-        let together = ask("/batch_predict", json!({ "texts": texts })).await;
-        for (text, beside) in texts.iter().zip(together["results"].as_array().unwrap()) {
-            let alone = ask("/predict", json!({ "text": text })).await;
-            assert_eq!(alone["prediction"], beside["prediction"]);
-            assert_near(&to_f64s(&beside["probabilities"]), &to_f64s(&alone["probabilities"]));
+        let together: BatchAnswer = ask("/batch_predict", json!({ "texts": texts })).await.ok();
+        for (text, beside) in texts.iter().zip(together.results.iter().map(answered)) {
+            let alone = ask("/predict", json!({ "text": text })).await.ok();
+            assert_eq!(label(&alone), label(beside));
+            assert_near(&probabilities(beside), &probabilities(&alone));
         }
     }
 }
@@ -166,10 +166,10 @@ fn add_row_length_to_some(graph: &mut OnnxGraph, logits: &str) -> String {
 async fn batch_invariance_padding_sensitivity_is_found_at_load() {
     for nodes in [add_row_length, add_row_length_to_some] {
         let served = ModelServer::new(&sum_transformer(nodes).model()).await;
-        assert_eq!(served.model_info().await["shares_runs"], false);
+        assert!(!served.model_info().await.shares_runs);
         let batch = served.batch_predict(&["90", "10 20 30 40 50 60 70 80 90"]).await;
         let alone = served.score("90").await;
-        assert_eq!(batch[0]["score"].as_f64().unwrap().to_bits(), alone.to_bits());
+        assert_eq!(score(answered(&batch[0])).to_bits(), alone.to_bits());
     }
 }
 
@@ -189,10 +189,7 @@ fn add_ten_to_long_rows(graph: &mut OnnxGraph, logits: &str) -> String {
 
 #[tokio::test]
 async fn batch_invariance_long_padding_is_found_at_load() {
-    assert_eq!(
-        ModelServer::new(&sum_transformer(add_ten_to_long_rows).model()).await.model_info().await["shares_runs"],
-        false
-    );
+    assert!(!ModelServer::new(&sum_transformer(add_ten_to_long_rows).model()).await.model_info().await.shares_runs);
 }
 
 #[tokio::test]
@@ -206,15 +203,15 @@ async fn batch_failing_graph_runs_texts_alone() {
         graph.node("Add", &[logits, &nothing], &[])
     });
     let served = ModelServer::new(&fails.model().manifest_toml("allow_batch_influence = true")).await;
-    assert_eq!(served.model_info().await["shares_runs"], false);
+    assert!(!served.model_info().await.shares_runs);
     assert_sums(&served).await;
 }
 
 #[tokio::test]
 async fn batch_manifest_batching_off_runs_texts_alone() {
     let model = sum_transformer(|_, logits| logits.to_owned()).model();
-    assert_eq!(ModelServer::new(&model).await.model_info().await["shares_runs"], true);
+    assert!(ModelServer::new(&model).await.model_info().await.shares_runs);
     let alone = ModelServer::new(&model.manifest_toml("batching = false")).await;
-    assert_eq!(alone.model_info().await["shares_runs"], false);
+    assert!(!alone.model_info().await.shares_runs);
     assert_sums(&alone).await;
 }

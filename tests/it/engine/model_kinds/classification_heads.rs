@@ -1,8 +1,10 @@
 //! From scores to answers: softmax, sigmoid with thresholds, one logit for two labels, a number.
 
+use predictd::api::predictions::{OneOrMany, Prediction};
 use serde_json::{Value, json};
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{confidence, confidences, label, labels, probabilities, score};
+use crate::support::assertions::{assert_fields_absent, assert_near, softmax};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::{ModelServer, load_error};
 
@@ -23,9 +25,9 @@ fn sigmoid(z: f64) -> f64 {
     1.0 / (1.0 + (-z).exp())
 }
 
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let sum: f64 = logits.iter().map(|z| z.exp()).sum();
-    logits.iter().map(|z| z.exp() / sum).collect()
+/// The best labels with their scores.
+fn top_labels(answer: &Prediction) -> Vec<(String, f32)> {
+    answer.top.as_ref().unwrap().iter().map(|best| (best.label.clone(), best.score)).collect()
 }
 
 #[tokio::test]
@@ -33,32 +35,34 @@ async fn head_single_label_is_softmax_argmax() {
     for problem_type in [json!("single_label_classification"), Value::Null] {
         let model = three_logit_transformer().model().labels(&["x", "y", "z"]).config("problem_type", problem_type);
         let served = ModelServer::new(&model).await;
-        let answer = served.predict_with("20", json!({ "return_probabilities": true })).await;
+        let reply = served.respond_with("20", json!({ "return_probabilities": true })).await;
+        let answer: Prediction = reply.ok();
         let expected = softmax(&[2.0, 0.0, -1.0]);
-        assert_eq!(answer["prediction"], "x");
-        assert_near(&to_f64s(&answer["probabilities"]), &expected);
-        assert_near(&[answer["confidence"].as_f64().unwrap()], &expected[..1]);
-        assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(3), &json!(false)));
-        assert!(answer.get("top").is_none() && answer.get("score").is_none(), "{answer}");
-        assert_eq!(served.model_info().await["task"], "single_label_classification");
+        assert_eq!(label(&answer), "x");
+        assert_near(&probabilities(&answer), &expected);
+        assert_near(&[confidence(&answer)], &expected[..1]);
+        assert_eq!((answer.tokens, answer.truncated), (3, false));
+        assert_fields_absent(&reply, &["top", "score"]);
+        assert_eq!(served.model_info().await.task, "single_label_classification");
     }
 }
 
 #[tokio::test]
 async fn head_top_k_probabilities_and_raw_scores_agree() {
     let served = ModelServer::new(&three_logit_transformer().model().labels(&["x", "y", "z"])).await;
-    let plain = served.predict("20").await;
-    assert!(plain.get("probabilities").is_none(), "{plain}");
-    let top = served.predict_with("20", json!({ "top_k": 2 })).await;
-    assert_eq!((&top["top"][0]["label"], &top["top"][1]["label"]), (&json!("x"), &json!("y")));
-    assert_eq!((top["top"].as_array().unwrap().len(), &top["top"][0]["score"]), (2, &plain["confidence"]));
+    let reply = served.respond_with("20", json!({})).await;
+    let plain: Prediction = reply.ok();
+    assert_fields_absent(&reply, &["probabilities"]);
+    let top = top_labels(&served.predict_with("20", json!({ "top_k": 2 })).await);
+    assert_eq!(top.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>(), ["x", "y"]);
+    assert_eq!(plain.confidence, Some(OneOrMany::One(top[0].1)));
     // More labels than there are: all of them.
-    assert_eq!(served.predict_with("20", json!({ "top_k": 1000 })).await["top"].as_array().unwrap().len(), 3);
+    assert_eq!(top_labels(&served.predict_with("20", json!({ "top_k": 1000 })).await).len(), 3);
     let raw = json!({ "raw_scores": true, "return_probabilities": true, "top_k": 1 });
     let raw = served.predict_with("20", raw).await;
-    assert_near(&to_f64s(&raw["probabilities"]), &[2.0, 0.0, -1.0]);
-    assert_eq!(raw["prediction"], "x");
-    assert_near(&[raw["confidence"].as_f64().unwrap(), raw["top"][0]["score"].as_f64().unwrap()], &[2.0, 2.0]);
+    assert_near(&probabilities(&raw), &[2.0, 0.0, -1.0]);
+    assert_eq!(label(&raw), "x");
+    assert_near(&[confidence(&raw), f64::from(top_labels(&raw)[0].1)], &[2.0, 2.0]);
 }
 
 #[tokio::test]
@@ -67,7 +71,7 @@ async fn head_multi_label_uses_thresholds() {
         .model()
         .labels(&["x", "y", "z"])
         .config("problem_type", json!("multi_label_classification"));
-    let probabilities = [sigmoid(2.0), 0.5, sigmoid(-1.0)];
+    let scores = [sigmoid(2.0), 0.5, sigmoid(-1.0)];
     let cases = [
         ("thresholds = 0.5", vec!["x", "y"]),
         ("thresholds = 0.6", vec!["x"]),
@@ -77,11 +81,11 @@ async fn head_multi_label_uses_thresholds() {
     for (options, expected) in cases {
         let served = ModelServer::new(&model.clone().manifest_toml(options)).await;
         let answer = served.predict_with("20", json!({ "return_probabilities": true })).await;
-        assert_eq!(answer["prediction"], json!(expected), "{options}");
-        assert_near(&to_f64s(&answer["probabilities"]), &probabilities);
-        let chosen: Vec<f64> = expected.iter().map(|label| probabilities["xyz".find(label).unwrap()]).collect();
-        assert_near(&to_f64s(&answer["confidence"]), &chosen);
-        assert_eq!(served.model_info().await["task"], "multi_label_classification");
+        assert_eq!(labels(&answer), expected, "{options}");
+        assert_near(&probabilities(&answer), &scores);
+        let chosen: Vec<f64> = expected.iter().map(|label| scores["xyz".find(label).unwrap()]).collect();
+        assert_near(&confidences(&answer), &chosen);
+        assert_eq!(served.model_info().await.task, "multi_label_classification");
     }
     for (options, expected) in [
         ("thresholds = 1.5", "model.toml: thresholds must lie between 0 and 1"),
@@ -97,8 +101,8 @@ async fn head_one_logit_two_labels_scores_second() {
     for (word, expected) in [("30", "yes"), ("10", "no")] {
         let answer = served.predict_with(word, json!({ "return_probabilities": true })).await;
         let yes = sigmoid(word.parse::<f64>().unwrap() / 10.0 - 2.0);
-        assert_eq!(answer["prediction"], expected);
-        assert_near(&to_f64s(&answer["probabilities"]), &[1.0 - yes, yes]);
+        assert_eq!(label(&answer), expected);
+        assert_near(&probabilities(&answer), &[1.0 - yes, yes]);
     }
     assert_near(&served.raw_scores("30").await.0, &[-1.0, 1.0]);
 }
@@ -112,12 +116,10 @@ async fn head_regression_answers_number() {
     for model in cases {
         let served = ModelServer::new(&model).await;
         let all = json!({ "return_probabilities": true, "top_k": 3, "raw_scores": true });
-        let answer = served.predict_with("30", all).await;
-        assert_near(&[answer["score"].as_f64().unwrap()], &[1.0]);
-        for absent in ["prediction", "confidence", "probabilities", "top"] {
-            assert!(answer.get(absent).is_none(), "{answer}");
-        }
-        assert_eq!(served.model_info().await["labels"], json!([]));
+        let reply = served.respond_with("30", all).await;
+        assert_near(&[score(&reply.ok())], &[1.0]);
+        assert_fields_absent(&reply, &["prediction", "confidence", "probabilities", "top"]);
+        assert!(served.model_info().await.labels.is_empty());
     }
 }
 
@@ -131,10 +133,10 @@ async fn head_one_logit_without_problem_type_is_sigmoid_score() {
         for (word, logit) in [("30", 1.0), ("10", -1.0)] {
             assert_near(&[served.score(word).await], &[sigmoid(logit)]);
             let raw = served.predict_with(word, json!({ "raw_scores": true })).await;
-            assert_near(&[raw["score"].as_f64().unwrap()], &[logit]);
+            assert_near(&[score(&raw)], &[logit]);
         }
         let facts = served.model_info().await;
-        assert_eq!((&facts["task"], &facts["labels"]), (&json!("scoring"), &json!([])));
+        assert_eq!((facts.task.as_str(), facts.labels), ("scoring", Vec::new()));
     }
 }
 
@@ -144,8 +146,8 @@ async fn head_labels_json_and_manifest_task_override_config() {
     let model = three_logit_transformer().model().labels(&["x", "y", "z"]).config("problem_type", json!("regression"));
     let model = model.file("labels.json", r#"["one","two","three"]"#).manifest_toml("task = 'classification'");
     let served = ModelServer::new(&model).await;
-    assert_eq!(served.predict("20").await["prediction"], "one");
-    assert_eq!(served.model_info().await["labels"], json!(["one", "two", "three"]));
+    assert_eq!(label(&served.predict("20").await), "one");
+    assert_eq!(served.model_info().await.labels, ["one", "two", "three"]);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What Python wrote into `config.json`: read as `AutoConfig` of transformers 5.24 reads it.
 
+use predictd::api::predictions::LabelScore;
 use serde_json::{Value, json};
 
-use crate::support::assertions::to_f64s;
+use crate::support::answers::{label, labels, probabilities};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::{ModelServer, load_error};
 
@@ -12,27 +13,27 @@ fn three_score_model() -> ModelBuilder {
     graph.logit(&[("input_ids", 1.0)]).logit(&[("input_ids", 0.1)]).logit(&[("bias", 0.0)]).model()
 }
 
-async fn served_labels(model: &ModelBuilder) -> Value {
+async fn served_labels(model: &ModelBuilder) -> Vec<String> {
     let served = ModelServer::new(model).await;
     served.predict("10 20").await;
-    served.model_info().await["labels"].clone()
+    served.model_info().await.labels
 }
 
 #[tokio::test]
 async fn config_missing_labels_default_like_autoconfig() {
     let two = ModelBuilder::plain().config("id2label", json!(null)).config("model_type", json!("bert"));
-    assert_eq!(served_labels(&two).await, json!(["LABEL_0", "LABEL_1"]));
+    assert_eq!(served_labels(&two).await, ["LABEL_0", "LABEL_1"]);
     let counted = three_score_model().config("num_labels", json!(3));
-    assert_eq!(served_labels(&counted).await, json!(["LABEL_0", "LABEL_1", "LABEL_2"]));
+    assert_eq!(served_labels(&counted).await, ["LABEL_0", "LABEL_1", "LABEL_2"]);
     let bart = three_score_model().config("model_type", json!("bart"));
-    assert_eq!(served_labels(&bart).await, json!(["LABEL_0", "LABEL_1", "LABEL_2"]));
+    assert_eq!(served_labels(&bart).await, ["LABEL_0", "LABEL_1", "LABEL_2"]);
     // What only `label2id` names, AutoConfig does not know.
     let reverse = ModelBuilder::plain().config("id2label", json!(null)).config("label2id", json!({ "a": 0, "b": 1 }));
-    assert_eq!(served_labels(&reverse).await, json!(["LABEL_0", "LABEL_1"]));
+    assert_eq!(served_labels(&reverse).await, ["LABEL_0", "LABEL_1"]);
     let several =
         three_score_model().config("num_labels", json!(3)).config("problem_type", json!("multi_label_classification"));
     let served = ModelServer::new(&several).await;
-    assert_eq!(served.predict("10 20").await["prediction"], json!(["LABEL_0", "LABEL_1", "LABEL_2"]));
+    assert_eq!(labels(&served.predict("10 20").await), ["LABEL_0", "LABEL_1", "LABEL_2"]);
     // The graph has the last word.
     assert_eq!(
         load_error(&three_score_model().config("model_type", json!("bert"))).await,
@@ -49,10 +50,10 @@ async fn config_missing_labels_default_like_autoconfig() {
 #[tokio::test]
 async fn config_labels_of_any_scalar_become_text() {
     let of = |labels: Value| three_score_model().config("id2label", labels);
-    assert_eq!(served_labels(&of(json!({ "0": 0, "1": 1, "2": 2.5 }))).await, json!(["0", "1", "2.5"]));
-    assert_eq!(served_labels(&of(json!({ "0": false, "1": true, "2": "x" }))).await, json!(["False", "True", "x"]));
+    assert_eq!(served_labels(&of(json!({ "0": 0, "1": 1, "2": 2.5 }))).await, ["0", "1", "2.5"]);
+    assert_eq!(served_labels(&of(json!({ "0": false, "1": true, "2": "x" }))).await, ["False", "True", "x"]);
     let listed = |labels: Value| three_score_model().file("labels.json", labels.to_string());
-    assert_eq!(served_labels(&listed(json!([0, true, "x"]))).await, json!(["0", "True", "x"]));
+    assert_eq!(served_labels(&listed(json!([0, true, "x"]))).await, ["0", "True", "x"]);
     assert_eq!(
         load_error(&listed(json!(["x", ["y"], "z"]))).await,
         "labels.json: label 1 is a list, where a text, a number or a boolean is expected"
@@ -69,10 +70,10 @@ async fn config_duplicate_labels_keep_order() {
     let served = ModelServer::new(&twice).await;
     let answer =
         served.predict_with("10 20", json!({ "return_probabilities": true, "raw_scores": true, "top_k": 3 })).await;
-    assert_eq!(answer["prediction"], "x");
-    assert_eq!(to_f64s(&answer["probabilities"]), [35.0, 3.5, 0.0]);
-    assert_eq!(answer["top"][2], json!({ "label": "x", "score": 0.0 }));
-    assert_eq!(served.model_info().await["labels"], json!(["x", "y", "x"]));
+    assert_eq!(label(&answer), "x");
+    assert_eq!(probabilities(&answer), [35.0, 3.5, 0.0]);
+    assert_eq!(answer.top.unwrap()[2], LabelScore { label: "x".to_owned(), score: 0.0 });
+    assert_eq!(served.model_info().await.labels, ["x", "y", "x"]);
     let metrics = served.server.get("/metrics").await.body;
     let lines = metrics.lines().filter(|line| line.starts_with("predictd_predicted_labels_total{label=\"x\""));
     assert_eq!(lines.count(), 1, "{metrics}");
@@ -90,8 +91,8 @@ async fn config_non_finite_numbers_are_read_like_python() {
     let settings = r#"{"model_max_length":Infinity,"text":"a \"NaN\" b"}"#;
     let model = ModelBuilder::plain().file("config.json", config).file("tokenizer_config.json", settings);
     let served = ModelServer::new(&model).await;
-    assert_eq!(served.model_info().await["labels"], json!(["NaN", "b"]));
-    assert_eq!(served.model_info().await["limits"]["max_tokens"], 512);
+    assert_eq!(served.model_info().await.labels, ["NaN", "b"]);
+    assert_eq!(served.model_info().await.limits.max_tokens, Some(512));
     let broken = load_error(&ModelBuilder::plain().file("config.json", r#"{"x":NaNo}"#)).await;
     assert!(broken.starts_with("config.json: expected"), "{broken}");
 }
@@ -111,8 +112,8 @@ async fn config_odd_values_mean_what_transformers_does() {
     ] {
         let served = ModelServer::new(&ModelBuilder::plain().config(key, value.clone())).await;
         let answer = served.predict_with("10 20", json!({ "return_probabilities": true })).await;
-        assert_eq!(answer["prediction"], "a", "{key} {value}");
-        assert_eq!(served.model_info().await["limits"]["max_tokens"], 512, "{key} {value}");
+        assert_eq!(label(&answer), "a", "{key} {value}");
+        assert_eq!(served.model_info().await.limits.max_tokens, Some(512), "{key} {value}");
     }
     for (key, value, expected) in [
         ("pad_token_id", json!([0]), "\"pad_token_id\": invalid type: sequence, expected i64"),

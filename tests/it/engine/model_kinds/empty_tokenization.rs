@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::answers::{answered, failed, label};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{ModelServer, load_error};
 
@@ -18,21 +19,21 @@ fn dropping_tokenizer_model() -> ModelBuilder {
 async fn empty_tokenization_is_refused_alone_and_in_batch() {
     let served = ModelServer::new(&dropping_tokenizer_model()).await;
     let answer = served.predict("a b").await;
-    assert_eq!((&answer["tokens"], &answer["prediction"]), (&json!(2), &json!("a")));
+    assert_eq!((answer.tokens, label(&answer)), (2, "a"));
     let reply = served.predict_error("zzz").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert_eq!(
-        reply.json()["detail"],
+        reply.problem().detail,
         "The text has no tokens for this model: its vocabulary has nothing of what stands there."
     );
     let batch = served.batch_predict(&["a", "zzz", "b"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
-    assert_eq!((&batch[0]["prediction"], &batch[2]["prediction"]), (&json!("a"), &json!("a")));
+    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!((label(answered(&batch[0])), label(answered(&batch[2]))), ("a", "a"));
     // Half of a pair may have none.
     let pair = served.predict_with("zzz", json!({ "text_pair": "a" })).await;
-    assert_eq!(pair["tokens"], 1);
+    assert_eq!(pair.tokens, 1);
     let reply = served.server.post_json("/predict", json!({ "text": "zzz", "text_pair": "yyy" })).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
 }
 
 #[tokio::test]
@@ -43,7 +44,7 @@ async fn empty_tokenization_of_warm_up_text_still_serves() {
         file["model"] = json!({ "type": "BPE", "vocab": { "猫": 10, "犬": 20 }, "merges": [] });
     }))
     .await;
-    assert_eq!(served.predict("猫犬").await["tokens"], 2);
+    assert_eq!(served.predict("猫犬").await.tokens, 2);
     assert_eq!(served.predict_error("one short text").await.status, 422);
 }
 
@@ -55,14 +56,14 @@ async fn normalizer_expansion_is_bounded() {
     });
     let served = ModelServer::new(&model).await;
     let reply = served.predict_error("q").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert_eq!(
-        reply.json()["detail"],
+        reply.problem().detail,
         "The model's tokenizer makes this text longer than 1048576 bytes: send a shorter one."
     );
-    assert_eq!(served.predict("10 20").await["tokens"], 4);
+    assert_eq!(served.predict("10 20").await.tokens, 4);
     // Without `q` a long text is as long as it was.
-    assert_eq!(served.predict(&"10 ".repeat(8_000)).await["truncated"], true);
+    assert!(served.predict(&"10 ".repeat(8_000)).await.truncated);
     // Its own warm-up may hold such a character: then it does not load.
     let warm_up = json!({ "type": "Replace", "pattern": { "String": "o" }, "content": "oo" });
     let model = ModelBuilder::plain().tokenizer(|file| {
@@ -73,6 +74,6 @@ async fn normalizer_expansion_is_bounded() {
         "model.onnx: the warm-up failed: the tokenizer of this model makes the text longer than 1048576 bytes"
     );
     let batch = served.batch_predict(&["10", "q", "hello"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
-    assert_eq!((&batch[0]["prediction"], &batch[2]["prediction"]), (&json!("a"), &json!("a")));
+    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!((label(answered(&batch[0])), label(answered(&batch[2]))), ("a", "a"));
 }

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{answered, failed, probabilities};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::{ModelServer, load_error};
@@ -24,18 +25,16 @@ async fn output_nan_scores_fail_that_text_only() {
     let served = ModelServer::new(&logarithm_model()).await;
     for word in ["60", "50"] {
         let reply = served.predict_error(word).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (500, "model-output-invalid"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "model-output-invalid"));
     }
     let batch = served.batch_predict(&["40", "60", "49", "50", "30"]).await;
     for (index, item) in batch.iter().enumerate() {
-        assert_eq!(item["text_index"], index);
+        assert_eq!(item.text_index, index);
         if [1, 3].contains(&index) {
-            assert_eq!(
-                (&item["error"]["type"], &item["error"]["status"]),
-                (&json!("/docs#model-output-invalid"), &json!(500))
-            );
+            let error = failed(item);
+            assert_eq!((error.kind.as_str(), error.status), ("/docs#model-output-invalid", 500));
         } else {
-            assert_eq!(item["tokens"], 3, "{item}");
+            assert_eq!(answered(item).tokens, 3);
         }
     }
     assert_near(&served.raw_scores("40").await.0, &[10_f64.ln(), 0.0]);
@@ -97,24 +96,23 @@ async fn output_varying_width_fails_those_texts_only() {
     let model = model.output("logits", &[Dim::Open("batch"), Dim::Open("width")]).model();
     let served = ModelServer::new(&model.config("problem_type", json!("regression"))).await;
     let batch = served.batch_predict(&["40", "60", "30"]).await;
-    assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(10.0), &json!(20.0)));
-    assert_eq!(batch[1]["error"]["type"], "/docs#model-output-invalid");
+    assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(10.0), Some(20.0)));
+    assert_eq!(failed(&batch[1]).kind, "/docs#model-output-invalid");
 }
 
 #[tokio::test]
 async fn output_dynamic_quantization_is_reported_batch_dependent() {
-    assert_eq!(ModelServer::new(&logarithm_model()).await.model_info().await["batch_dependent"], false);
+    assert!(!ModelServer::new(&logarithm_model()).await.model_info().await.batch_dependent);
     let quantised = transformer_with_nodes(|graph, logits| {
         let parts = graph.node_with("DynamicQuantizeLinear", &[logits], &[], 3);
         graph.node("DequantizeLinear", &[&parts[0], &parts[1], &parts[2]], &[])
     });
     let served = ModelServer::new(&quantised.model().labels(&["a", "b"])).await;
-    assert_eq!(served.model_info().await["batch_dependent"], true);
+    assert!(served.model_info().await.batch_dependent);
     // One text at a time: what stands beside it in a batch changes nothing.
     let answer = async |texts: &[&str]| {
         let body = json!({ "texts": texts, "return_probabilities": true, "raw_scores": true });
-        let reply = served.server.post_json("/batch_predict", body).await.json();
-        to_f64s(&reply["results"][0]["probabilities"])
+        probabilities(answered(&served.server.batch_predict(body).await[0]))
     };
     let alone = answer(&["10"]).await;
     assert!((alone[0] - 40.0).abs() < 0.2, "{alone:?}");

@@ -1,7 +1,9 @@
 //! Texts of more tokens than a model takes: refused, cut off, or scored in windows.
 
+use predictd::api::served_models::OverflowPolicy;
 use serde_json::{Value, json};
 
+use crate::support::answers::{answered, failed, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
@@ -23,9 +25,9 @@ fn words_in(range: std::ops::Range<u32>) -> String {
 }
 
 /// `(score, tokens, truncated)`
-async fn score_tokens_truncated(served: &ModelServer, text: &str) -> (f64, u64, bool) {
+async fn score_tokens_truncated(served: &ModelServer, text: &str) -> (f64, usize, bool) {
     let answer = served.predict(text).await;
-    (answer["score"].as_f64().unwrap(), answer["tokens"].as_u64().unwrap(), answer["truncated"].as_bool().unwrap())
+    (score(&answer), answer.tokens, answer.truncated)
 }
 
 #[tokio::test]
@@ -58,15 +60,15 @@ async fn long_text_error_names_token_count() {
     assert_eq!(score_tokens_truncated(&served, &words_in(10..14)).await, (51.0, 6, false));
     for end in [15, 17, 90] {
         let reply = served.predict_error(&words_in(10..end)).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (422, "text-too-long"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "text-too-long"));
         let expected = format!("The text has {} tokens; this model takes at most 6", end - 10 + 2);
         assert!(reply.body.contains(&expected), "{}", reply.body);
     }
     let batch = served.batch_predict(&["10", &words_in(10..30), "11"]).await;
-    assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(15.0), &json!(16.0)));
-    assert_eq!(batch[1]["error"]["status"], 422);
+    assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(15.0), Some(16.0)));
+    assert_eq!(failed(&batch[1]).status, 422);
     let own = ModelServer::new(&six_token_model_without_specials("error")).await;
-    assert_eq!(own.predict_error(&words_in(10..17)).await.problem(), "text-too-long");
+    assert_eq!(own.predict_error(&words_in(10..17)).await.problem_kind(), "text-too-long");
 }
 
 /// What windows of `room` tokens give, each starting a quarter of `room` before the end of the one before.
@@ -95,7 +97,7 @@ async fn long_text_windows_cover_whole_text() {
         let own: Vec<f64> = (10..end).map(f64::from).collect();
         let (score, tokens, truncated) = score_tokens_truncated(&served, &words_in(10..end)).await;
         assert_near(&[score], &[expected_window_mean(&own, 4, 5.0, 2)]);
-        assert_eq!((tokens, truncated), (own.len() as u64 + 2, false), "10..{end}");
+        assert_eq!((tokens, truncated), (own.len() + 2, false), "10..{end}");
     }
     let own = ModelServer::new(&six_token_model_without_specials("window")).await;
     let (score, tokens, truncated) = score_tokens_truncated(&own, &words_in(10..50)).await;
@@ -136,21 +138,21 @@ async fn long_text_windows_of_unbatchable_model_run_alone() {
         graph.node("ReduceSum", &[logits, &axis], &[("keepdims", Attribute::Int(1))])
     });
     let served = ModelServer::new(&model.model().manifest_toml("on_overflow = 'window'\nmax_tokens = 6")).await;
-    assert_eq!(served.model_info().await["shares_runs"], false);
+    assert!(!served.model_info().await.shares_runs);
     // Windows 10 11 12 13, 13 14 15 16 and 16 17, weighted by their tokens.
     let expected = (51.0 * 6.0 + 63.0 * 6.0 + 38.0 * 4.0) / 16.0;
     assert_near(&[served.score(&words_in(10..18)).await], &[expected]);
     let batch = served.batch_predict(&["10", &words_in(10..18), "11"]).await;
-    assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(15.0), &json!(16.0)));
-    assert_near(&[batch[1]["score"].as_f64().unwrap()], &[expected]);
+    assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(15.0), Some(16.0)));
+    assert_near(&[score(answered(&batch[1]))], &[expected]);
 }
 
 #[tokio::test]
 async fn long_text_server_option_yields_to_manifest() {
     let model = six_token_model("truncate").manifest_toml("max_tokens = 6");
     let served = ModelServer::with_options(&model, &["--on-overflow", "error"]).await;
-    assert_eq!(served.predict_error(&words_in(10..20)).await.problem(), "text-too-long");
-    assert_eq!(served.model_info().await["limits"]["on_overflow"], "error");
+    assert_eq!(served.predict_error(&words_in(10..20)).await.problem_kind(), "text-too-long");
+    assert_eq!(served.model_info().await.limits.on_overflow, Some(OverflowPolicy::Error));
     let served = ModelServer::with_options(&six_token_model("truncate"), &["--on-overflow", "error"]).await;
-    assert_eq!(served.predict(&words_in(10..20)).await["truncated"], true);
+    assert!(served.predict(&words_in(10..20)).await.truncated);
 }

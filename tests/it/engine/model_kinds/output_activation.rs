@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{label, labels, probabilities};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
@@ -36,7 +37,7 @@ fn logistic(z: f64) -> f64 {
 }
 
 async fn predict_probabilities(served: &ModelServer, text: &str) -> Vec<f64> {
-    to_f64s(&served.predict_with(text, json!({ "return_probabilities": true })).await["probabilities"])
+    probabilities(&served.predict_with(text, json!({ "return_probabilities": true })).await)
 }
 
 #[tokio::test]
@@ -45,8 +46,8 @@ async fn activation_softmax_in_graph_is_not_repeated() {
         let served = ModelServer::new(&two_label_model(last)).await;
         assert_near(&predict_probabilities(&served, "10").await, &[logistic(0.2), logistic(-0.2)]);
         let facts = served.model_info().await;
-        assert_eq!((&facts["activation"], &facts["graph_activation"]), (&json!("none"), &json!("softmax")), "{facts}");
-        assert_eq!(facts["output"], "answer");
+        assert_eq!((facts.activation.as_deref(), facts.graph_activation.as_deref()), (Some("none"), Some("softmax")));
+        assert_eq!(facts.output, "answer");
     }
 }
 
@@ -55,7 +56,7 @@ async fn activation_default_is_applied_to_logits() {
     let served = ModelServer::new(&two_label_model(|_, logits| logits.to_owned())).await;
     assert_near(&predict_probabilities(&served, "10").await, &[logistic(0.2), logistic(-0.2)]);
     let facts = served.model_info().await;
-    assert_eq!((&facts["activation"], &facts["graph_activation"]), (&json!("softmax"), &json!(null)), "{facts}");
+    assert_eq!((facts.activation.as_deref(), facts.graph_activation.as_deref()), (Some("softmax"), None));
 }
 
 #[tokio::test]
@@ -63,14 +64,14 @@ async fn activation_sigmoid_in_graph_is_not_repeated() {
     let many = two_label_model(add_sigmoid).config("problem_type", json!("multi_label_classification"));
     let served = ModelServer::new(&many).await;
     assert_near(&predict_probabilities(&served, "10").await, &[logistic(0.1), logistic(-0.1)]);
-    assert_eq!(served.predict("10").await["prediction"], json!(["a"]));
+    assert_eq!(labels(&served.predict("10").await), ["a"]);
     // One logit of a reranker.
     let one = TransformerBuilder::new(&["input_ids"])
         .logit(&[("input_ids", 0.01), ("bias", -0.05)])
         .append_nodes(add_sigmoid);
     let served = ModelServer::new(&one.model().config("problem_type", json!(null))).await;
     assert_near(&[served.score("10").await], &[logistic(0.1)]);
-    assert_eq!(served.model_info().await["graph_activation"], "sigmoid");
+    assert_eq!(served.model_info().await.graph_activation.as_deref(), Some("sigmoid"));
     // One logit for two labels.
     let binary = TransformerBuilder::new(&["input_ids"])
         .logit(&[("input_ids", 0.01), ("bias", -0.05)])
@@ -85,7 +86,7 @@ async fn activation_softmax_over_batch_axis_is_ignored() {
     // Alone every score is 1: these are no probabilities of labels, and what a text gets depends on the batch.
     let over_rows = two_label_model(|graph, logits| graph.node("Softmax", &[logits], &[("axis", Attribute::Int(0))]));
     let facts = ModelServer::new(&over_rows).await.model_info().await;
-    assert_eq!((&facts["graph_activation"], &facts["shares_runs"]), (&json!(null), &json!(false)), "{facts}");
+    assert_eq!((facts.graph_activation.as_deref(), facts.shares_runs), (None, false));
 }
 
 #[tokio::test]
@@ -97,7 +98,7 @@ async fn activation_manifest_setting_wins() {
     let served = ModelServer::new(&two_label_model(add_softmax).manifest_toml("activation = \"softmax\"")).await;
     let twice = logistic(logistic(0.2) - logistic(-0.2));
     assert_near(&predict_probabilities(&served, "10").await, &[twice, 1.0 - twice]);
-    assert_eq!(served.model_info().await["activation"], "softmax");
+    assert_eq!(served.model_info().await.activation.as_deref(), Some("softmax"));
     // Logits are no probabilities: the warm-up finds that.
     let reason = crate::support::model_server::load_error(&logits("activation = \"none\"")).await;
     assert!(reason.contains("scores outside 0 to 1"), "{reason}");
@@ -130,7 +131,7 @@ async fn activation_softmax_column_is_second_label_probability() {
     let model = logits.output("answer", &dims).append_nodes(add_second_softmax_column).model().labels(&["a", "b"]);
     let served = ModelServer::new(&model).await;
     assert_near(&predict_probabilities(&served, "10").await, &[logistic(0.2), logistic(-0.2)]);
-    assert_eq!(served.predict("10").await["prediction"], "a");
+    assert_eq!(label(&served.predict("10").await), "a");
 }
 
 #[tokio::test]
@@ -143,7 +144,7 @@ async fn activation_clipped_or_rounded_is_not_repeated() {
     });
     let many = clipped.config("problem_type", json!("multi_label_classification"));
     let served = ModelServer::new(&many).await;
-    assert_eq!(served.predict("10").await["prediction"], json!(["a"]));
+    assert_eq!(labels(&served.predict("10").await), ["a"]);
     let rounded = two_label_model(|graph, logits| {
         let probabilities = add_softmax(graph, logits);
         let scale = graph.floats(&[], &[1.0 / 64.0]);
@@ -153,7 +154,7 @@ async fn activation_clipped_or_rounded_is_not_repeated() {
         graph.node("DequantizeLinear", &[&quantised, &scale, &zero], &[])
     });
     let served = ModelServer::new(&rounded).await;
-    assert_eq!(served.model_info().await["graph_activation"], "softmax");
+    assert_eq!(served.model_info().await.graph_activation.as_deref(), Some("softmax"));
     // To within a step of the quantisation.
     let found = predict_probabilities(&served, "10").await;
     assert!((found[0] - logistic(0.2)).abs() <= 1.0 / 64.0, "{found:?}");

@@ -1,7 +1,8 @@
 //! Graphs with several outputs: the scores are those that the labels need.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::support::answers::{answered, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
@@ -120,17 +121,17 @@ async fn output_hidden_states_only_is_refused() {
 async fn output_token_scores_used_for_token_classification() {
     let both = MultiOutputGraph::new().add_scores("pooled").add_hidden_states("of_tokens", 2);
     let tokens = both.model().config("architectures", json!(["BertForTokenClassification"]));
-    assert_eq!(ModelServer::new(&tokens).await.model_info().await["task"], "token_classification");
+    assert_eq!(ModelServer::new(&tokens).await.model_info().await.task, "token_classification");
     let tokens = both.model().manifest_toml("task = \"token_classification\"");
-    assert_eq!(ModelServer::new(&tokens).await.model_info().await["output"], "of_tokens");
-    assert_eq!(ModelServer::new(&both.model()).await.model_info().await["task"], "single_label_classification");
+    assert_eq!(ModelServer::new(&tokens).await.model_info().await.output, "of_tokens");
+    assert_eq!(ModelServer::new(&both.model()).await.model_info().await.task, "single_label_classification");
 }
 
 #[tokio::test]
 async fn output_token_scores_matching_labels_win_over_pooled() {
     let outputs = MultiOutputGraph::new().add_hidden_states("of_tokens", 3).add_pooled("of_text", 7);
     let served = ModelServer::new(&outputs.model().labels(&["a", "b", "c"])).await;
-    assert_eq!(served.model_info().await["output"], "of_tokens");
+    assert_eq!(served.model_info().await.output, "of_tokens");
 }
 
 /// A reranker whose score for a text has these axes.
@@ -157,7 +158,7 @@ async fn output_one_logit_any_shape_is_read() {
     {
         let served = ModelServer::new(&reranker_model(axes, declared)).await;
         assert_near(&[served.score("10").await], &[1.0 / (1.0 + (-1.5_f64).exp())]);
-        let batch: Vec<Value> = served.batch_predict(&["10", "20 30"]).await;
-        assert_near(&[batch[1]["score"].as_f64().unwrap()], &[1.0 / (1.0 + (-5.5_f64).exp())]);
+        let batch = served.batch_predict(&["10", "20 30"]).await;
+        assert_near(&[score(answered(&batch[1]))], &[1.0 / (1.0 + (-5.5_f64).exp())]);
     }
 }

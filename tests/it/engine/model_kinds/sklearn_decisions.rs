@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{confidence, label, probabilities};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_server::{ModelServer, load_error};
@@ -38,9 +39,9 @@ async fn sklearn_label_chosen_by_graph_is_the_answer() {
     let served = ModelServer::new(&constant_label_model("SOFTMAX")).await;
     let answer = served.predict_with("good", json!({ "return_probabilities": true })).await;
     let low = 1.0 / (1.0 + 4_f64.exp());
-    assert_near(&to_f64s(&answer["probabilities"]), &[low, 1.0 - low]);
-    assert_eq!(answer["prediction"], "ham", "the largest probability is that of spam");
-    assert_near(&[answer["confidence"].as_f64().unwrap()], &[low]);
+    assert_near(&probabilities(&answer), &[low, 1.0 - low]);
+    assert_eq!(label(&answer), "ham", "the largest probability is that of spam");
+    assert_near(&[confidence(&answer)], &[low]);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{answered, label, labels, probabilities};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_server::{ModelServer, load_error};
@@ -63,15 +64,15 @@ impl ClassifierGraph {
 
 async fn assert_serves(model: &ModelBuilder) {
     let served = ModelServer::new(model).await;
-    assert_eq!(served.model_info().await["labels"], json!(["alpha", "beta"]));
-    for (text, label, expected) in [("good", "alpha", [1.0, 0.0]), ("bad", "beta", [0.0, 1.0])] {
+    assert_eq!(served.model_info().await.labels, ["alpha", "beta"]);
+    for (text, best, expected) in [("good", "alpha", [1.0, 0.0]), ("bad", "beta", [0.0, 1.0])] {
         let answer = served.predict_with(text, json!({ "return_probabilities": true })).await;
-        assert_eq!(answer["prediction"], label);
-        assert_near(&to_f64s(&answer["probabilities"]), &expected);
+        assert_eq!(label(&answer), best);
+        assert_near(&probabilities(&answer), &expected);
     }
     let batch = served.batch_predict(&["good", "bad", "other", "good"]).await;
-    let labels: Vec<_> = batch.iter().map(|item| item["prediction"].clone()).collect();
-    assert_eq!(labels, [json!("alpha"), json!("beta"), json!("alpha"), json!("alpha")]);
+    let best: Vec<&str> = batch.iter().map(|item| label(answered(item))).collect();
+    assert_eq!(best, ["alpha", "beta", "alpha", "alpha"]);
 }
 
 #[tokio::test]
@@ -171,10 +172,10 @@ async fn sklearn_sequence_of_binary_outputs_is_multi_label() {
     let served = ModelServer::new(&model.manifest_toml("task = \"multi_label\"")).await;
     // The second number of each pair: "good" is no alpha, and a beta.
     let answer = served.predict_with("good", json!({ "return_probabilities": true })).await;
-    assert_eq!(answer["prediction"], json!(["beta"]));
-    assert_near(&to_f64s(&answer["probabilities"]), &[0.0, 1.0]);
+    assert_eq!(labels(&answer), ["beta"]);
+    assert_near(&probabilities(&answer), &[0.0, 1.0]);
     let batch = served.batch_predict(&["bad", "good"]).await;
-    assert_eq!((&batch[0]["prediction"], &batch[1]["prediction"]), (&json!(["alpha"]), &json!(["beta"])));
+    assert_eq!([0, 1].map(|place| labels(answered(&batch[place]))), [["alpha"], ["beta"]]);
 }
 
 #[tokio::test]
@@ -185,5 +186,5 @@ async fn sklearn_fixed_batch_of_one_is_served() {
     classifier.add_probability_output();
     let model = classifier.model();
     assert_serves(&model).await;
-    assert_eq!(ModelServer::new(&model).await.model_info().await["shares_runs"], false);
+    assert!(!ModelServer::new(&model).await.model_info().await.shares_runs);
 }

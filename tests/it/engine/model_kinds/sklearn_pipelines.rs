@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{answered, confidence, label, labels, probabilities};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_server::{ModelServer, load_error};
@@ -81,20 +82,17 @@ const CLASS_NUMBERS: ClassLabels = ClassLabels::Numbers([0, 1]);
 
 async fn assert_serves(model: &ModelBuilder, labels: [&str; 2]) {
     let served = ModelServer::new(model).await;
-    assert_eq!(served.model_info().await["labels"], json!(labels));
+    assert_eq!(served.model_info().await.labels, labels);
     let high = 1.0 / (1.0 + (-4_f64).exp());
-    for (text, label, expected) in [("good", labels[1], [1.0 - high, high]), ("bad", labels[0], [high, 1.0 - high])] {
+    for (text, best, expected) in [("good", labels[1], [1.0 - high, high]), ("bad", labels[0], [high, 1.0 - high])] {
         let answer = served.predict_with(text, json!({ "return_probabilities": true })).await;
-        assert_eq!(answer["prediction"], label);
-        assert_near(&to_f64s(&answer["probabilities"]), &expected);
+        assert_eq!(label(&answer), best);
+        assert_near(&probabilities(&answer), &expected);
     }
     let answer = served.predict("three good words").await;
-    assert_eq!(
-        (&answer["tokens"], &answer["truncated"], &answer["confidence"]),
-        (&json!(3), &json!(false), &json!(0.5))
-    );
-    let limits = &served.model_info().await["limits"];
-    assert!(limits.get("max_tokens").is_none() && limits.get("on_overflow").is_none(), "{limits}");
+    assert_eq!((answer.tokens, answer.truncated, confidence(&answer)), (3, false, 0.5));
+    let limits = served.model_info().await.limits;
+    assert_eq!((limits.max_tokens, limits.on_overflow), (None, None));
 }
 
 #[tokio::test]
@@ -119,9 +117,9 @@ async fn sklearn_zipmap_label_order_is_kept() {
     let model =
         pipeline_model(&[BATCH_DIM, Dim::Fixed(1)], ClassLabels::Names(["spam", "ham"]), ProbabilityFormat::Maps);
     let served = ModelServer::new(&model).await;
-    for (text, label) in [("good", "ham"), ("bad", "spam")] {
+    for (text, best) in [("good", "ham"), ("bad", "spam")] {
         let answer = served.predict_with(text, json!({ "top_k": 2 })).await;
-        assert_eq!((&answer["prediction"], &answer["top"][0]["label"]), (&json!(label), &json!(label)));
+        assert_eq!((label(&answer), answer.top.as_ref().unwrap()[0].label.as_str()), (best, best));
     }
 }
 
@@ -143,8 +141,8 @@ async fn sklearn_multi_label_uses_thresholds() {
     let model = model.manifest_toml("task = 'multi_label'\nthresholds = { ham = 0.01, spam = 0.5 }");
     let served = ModelServer::new(&model).await;
     // Probabilities are taken as they are: another sigmoid would lift 0.018 above a half.
-    assert_eq!(served.predict("good").await["prediction"], json!(["ham", "spam"]));
-    assert_eq!(served.predict("bad").await["prediction"], json!(["ham"]));
+    assert_eq!(labels(&served.predict("good").await), ["ham", "spam"]);
+    assert_eq!(labels(&served.predict("bad").await), ["ham"]);
 }
 
 #[tokio::test]
@@ -161,6 +159,6 @@ async fn sklearn_batch_keeps_order() {
         ModelServer::new(&pipeline_model(&[BATCH_DIM, Dim::Fixed(1)], CLASS_NAMES, ProbabilityFormat::Maps)).await;
     let texts: Vec<&str> = (0..100).map(|i| if i % 3 == 0 { "good" } else { "bad" }).collect();
     for (index, item) in served.batch_predict(&texts).await.iter().enumerate() {
-        assert_eq!(item["prediction"], if index % 3 == 0 { "spam" } else { "ham" }, "{index}");
+        assert_eq!(label(answered(item)), if index % 3 == 0 { "spam" } else { "ham" }, "{index}");
     }
 }

@@ -1,7 +1,9 @@
 //! Two texts in one row: segments, cutting, refusals.
 
-use serde_json::{Value, json};
+use predictd::api::predictions::{BatchItem, Prediction};
+use serde_json::json;
 
+use crate::support::answers::{answered, failed, label, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::sample_models::summing_pair_model;
 use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM};
@@ -10,12 +12,8 @@ use crate::support::model_server::ModelServer;
 /// Special tokens around two texts add this: `[SEP]` stands behind each, the last in the second segment.
 const PAIR_SPECIAL_TOKENS_SUM: f64 = SPECIAL_TOKENS_SUM as f64 + 3.0 + 1_000.0;
 
-async fn predict_pair(served: &ModelServer, text: &str, second: &str) -> Value {
+async fn predict_pair(served: &ModelServer, text: &str, second: &str) -> Prediction {
     served.predict_with(text, json!({ "text_pair": second })).await
-}
-
-fn score(answer: &Value) -> f64 {
-    answer["score"].as_f64().unwrap()
 }
 
 #[tokio::test]
@@ -23,20 +21,19 @@ async fn pair_second_text_gets_segment_1() {
     let served = ModelServer::new(&summing_pair_model()).await;
     let answer = predict_pair(&served, "10 20", "30").await;
     assert_near(&[score(&answer)], &[60.0 + 1_000.0 + PAIR_SPECIAL_TOKENS_SUM]);
-    assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(6), &json!(false)));
+    assert_eq!((answer.tokens, answer.truncated), (6, false));
     // The same words as one text are another question, also for the cache.
     assert_near(&[served.score("10 20 30").await], &[60.0 + f64::from(SPECIAL_TOKENS_SUM)]);
     assert_near(&[score(&predict_pair(&served, "10", "20 30").await)], &[60.0 + 2_000.0 + PAIR_SPECIAL_TOKENS_SUM]);
-    assert_eq!(served.model_info().await["takes_pairs"], true);
+    assert!(served.model_info().await.takes_pairs);
 }
 
 #[tokio::test]
 async fn pair_batch_has_a_second_text_per_item() {
     let served = ModelServer::new(&summing_pair_model()).await;
     let body = json!({ "texts": ["10", "20 20 20", "30"], "text_pairs": ["1", "2 2", "40 40 40 40"] });
-    let reply = served.server.post_json("/batch_predict", body).await;
-    assert_eq!(reply.status, 200, "{}", reply.body);
-    let scores: Vec<f64> = reply.json()["results"].as_array().unwrap().iter().map(score).collect();
+    let batch = served.server.batch_predict(body).await;
+    let scores: Vec<f64> = batch.iter().map(|item| score(answered(item))).collect();
     // "1" and "2" are not in the vocabulary: id 1.
     assert_near(
         &scores,
@@ -49,22 +46,18 @@ async fn pair_batch_has_a_second_text_per_item() {
     let uneven =
         served.server.post_json("/batch_predict", json!({ "texts": ["10", "20"], "text_pairs": ["30"] })).await;
     assert_eq!(uneven.status, 422);
-    assert_eq!(uneven.json()["errors"][0]["pointer"], "/text_pairs");
+    assert_eq!(uneven.problem().errors[0].pointer, "/text_pairs");
     let blank = json!({ "texts": ["10", "20"], "text_pairs": ["30", " "] });
-    let blank = served.server.post_json("/batch_predict", blank).await;
-    assert_second_pair_error(&blank);
+    assert_second_pair_error(&served.server.batch_predict(blank).await);
     let markup = json!({ "texts": ["10", "20"], "text_pairs": ["30", "<script>x</script>"] });
-    let markup = served.server.post_json("/batch_predict", markup).await;
-    assert_second_pair_error(&markup);
+    assert_second_pair_error(&served.server.batch_predict(markup).await);
 }
 
 /// The first pair is answered, and the second has an error in its place, which names its second text.
-fn assert_second_pair_error(reply: &crate::support::test_server::Response) {
-    assert_eq!(reply.status, 200, "{}", reply.body);
-    let results = reply.json()["results"].clone();
-    assert!(results[0]["error"].is_null() && results[0]["score"].is_number(), "{results}");
-    let error = &results[1]["error"];
-    assert_eq!((&error["status"], &error["errors"][0]["pointer"]), (&json!(422), &json!("/text_pairs/1")));
+fn assert_second_pair_error(batch: &[BatchItem]) {
+    assert!(answered(&batch[0]).score.is_some(), "{batch:?}");
+    let error = failed(&batch[1]);
+    assert_eq!((error.status, error.errors[0].pointer.as_str()), (422, "/text_pairs/1"));
 }
 
 #[tokio::test]
@@ -87,14 +80,14 @@ async fn pair_truncation_cuts_longer_text_first() {
         let last = f64::from(kept.1);
         assert_near(&[score(&answer)], &[first * 10.0 + last * 1_020.0 + PAIR_SPECIAL_TOKENS_SUM]);
         let words = text.split_whitespace().chain(second.split_whitespace()).count();
-        assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(10), &json!(words > 7)), "{text} | {second}");
+        assert_eq!((answer.tokens, answer.truncated), (10, words > 7), "{text} | {second}");
     }
     let refusing =
         ModelServer::new(&summing_pair_model().manifest_toml("max_tokens = 10\non_overflow = 'error'")).await;
     let long = json!({ "text": "10 10 10 10 10", "text_pair": "20 20 20" });
     let refused = refusing.server.post_json("/predict", long).await;
     assert_eq!(refused.status, 422);
-    assert!(refused.json()["detail"].as_str().unwrap().contains("11 tokens"), "{}", refused.body);
+    assert!(refused.problem().detail.contains("11 tokens"), "{}", refused.body);
 }
 
 #[tokio::test]
@@ -112,8 +105,8 @@ async fn pair_on_single_text_model_is_refused() {
     graph.rename_value(&both, "probabilities");
     graph.output("probabilities", ElementType::Float, &[Dim::Open("n"), Dim::Fixed(2)]);
     let served = ModelServer::new(&ModelBuilder::from_graph(&graph).labels(&["a", "b"])).await;
-    assert_eq!(served.predict("yes").await["prediction"], "b");
+    assert_eq!(label(&served.predict("yes").await), "b");
     let refused = served.server.post_json("/predict", json!({ "text": "yes", "text_pair": "no" })).await;
-    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/text_pair")));
-    assert_eq!(served.model_info().await["takes_pairs"], false);
+    assert_eq!((refused.status, refused.problem().errors[0].pointer.as_str()), (422, "/text_pair"));
+    assert!(!served.model_info().await.takes_pairs);
 }

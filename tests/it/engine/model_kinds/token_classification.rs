@@ -1,41 +1,41 @@
 //! Models that label tokens: entities with their places.
 
-use serde_json::{Value, json};
+use predictd::api::predictions::Prediction;
+use serde_json::json;
 
+use crate::support::answers::answered;
+use crate::support::assertions::{assert_fields_absent, assert_near};
 use crate::support::model_builder::sample_models::token_labelling_model;
 use crate::support::model_server::{ModelServer, load_error};
 
 /// Label, place and text of what was found.
-fn found_entities(answer: &Value) -> Vec<(String, u64, u64, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let entities = answer["entities"].as_array().unwrap_or_else(|| panic!("{answer}"));
-    entities
-        .iter()
-        .map(|e| (text(&e["label"]), e["start"].as_u64().unwrap(), e["end"].as_u64().unwrap(), text(&e["text"])))
-        .collect()
+fn found_entities(answer: &Prediction) -> Vec<(String, usize, usize, String)> {
+    let entities = answer.entities.as_ref().unwrap_or_else(|| panic!("{answer:?}"));
+    entities.iter().map(|entity| (entity.label.clone(), entity.start, entity.end, entity.text.clone())).collect()
 }
 
-fn expected_entities(entities: &[(&str, u64, u64, &str)]) -> Vec<(String, u64, u64, String)> {
+fn expected_entities(entities: &[(&str, usize, usize, &str)]) -> Vec<(String, usize, usize, String)> {
     entities.iter().map(|&(label, start, end, text)| (label.to_owned(), start, end, text.to_owned())).collect()
 }
 
 #[tokio::test]
 async fn entities_have_offsets_in_code_points() {
     let served = ModelServer::new(&token_labelling_model()).await;
-    let answer = served.predict_with("𝒜 10 40 60  20 40", json!({ "return_probabilities": true, "top_k": 2 })).await;
+    let options = json!({ "return_probabilities": true, "top_k": 2 });
+    let reply = served.respond_with("𝒜 10 40 60  20 40", options).await;
+    let answer: Prediction = reply.ok();
     assert_eq!(found_entities(&answer), expected_entities(&[("N", 5, 10, "40 60"), ("N", 15, 17, "40")]));
     // 40: 0.95 against 0 and -0.1; 60: 3.9 against 2.95 and 0.
     let score = |own: f64, others: [f64; 2]| own.exp() / (own.exp() + others.iter().map(|z| z.exp()).sum::<f64>());
     let mean = f64::midpoint(score(0.95, [0.0, -0.1]), score(3.9, [2.95, 0.0]));
-    assert!((answer["entities"][0]["score"].as_f64().unwrap() - mean).abs() < 1e-5, "{answer}");
-    for absent in ["prediction", "confidence", "probabilities", "top", "score"] {
-        assert!(answer.get(absent).is_none(), "{answer}");
-    }
-    assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(8), &json!(false)));
+    assert_near(&[f64::from(answer.entities.as_ref().unwrap()[0].score)], &[mean]);
+    assert_fields_absent(&reply, &["prediction", "confidence", "probabilities", "top", "score"]);
+    assert_eq!((answer.tokens, answer.truncated), (8, false));
     assert_eq!(found_entities(&served.predict("10 20").await), []);
     let facts = served.model_info().await;
-    assert_eq!((&facts["task"], &facts["labels"]), (&json!("token_classification"), &json!(["O", "B-N", "I-N"])));
-    assert_eq!((&facts["takes_pairs"], &facts["shares_runs"]), (&json!(false), &json!(true)));
+    assert_eq!(facts.task, "token_classification");
+    assert_eq!(facts.labels, ["O", "B-N", "I-N"]);
+    assert_eq!((facts.takes_pairs, facts.shares_runs), (false, true));
     let pair = served.server.post_json("/predict", json!({ "text": "10", "text_pair": "20" })).await;
     assert_eq!(pair.status, 422);
 }
@@ -62,14 +62,14 @@ async fn entities_are_the_same_in_a_batch() {
         let served = ModelServer::new(&token_labelling_model().tokenizer_config("padding_side", json!(side))).await;
         let texts = ["40", "10 20 30 40 60 10 20 30", "10 40 60", "20", "60 10 60"];
         let batch = served.batch_predict(&texts).await;
-        for (text, together) in texts.iter().zip(&batch) {
+        for (text, together) in texts.iter().zip(batch.iter().map(answered)) {
             assert_eq!(
                 found_entities(together),
                 found_entities(&served.predict(text).await),
                 "{text} padded on the {side}"
             );
         }
-        assert_eq!(found_entities(&batch[1]), expected_entities(&[("N", 9, 14, "40 60")]));
+        assert_eq!(found_entities(answered(&batch[1])), expected_entities(&[("N", 9, 14, "40 60")]));
     }
 }
 
@@ -83,12 +83,11 @@ async fn entities_of_long_text_truncated_or_windowed() {
         let options = "max_tokens = 14\non_overflow = 'window'";
         let model = token_labelling_model().manifest_toml(options).tokenizer_config("truncation_side", json!(side));
         let answer = ModelServer::new(&model).await.predict(&text).await;
-        assert_eq!((found_entities(&answer), &answer["truncated"]), (whole.clone(), &json!(false)), "{side}");
+        assert_eq!((found_entities(&answer), answer.truncated), (whole.clone(), false), "{side}");
     }
     let cut = ModelServer::new(&token_labelling_model().manifest_toml("max_tokens = 14")).await.predict(&text).await;
-    let end = words[..12].join(" ").len() as u64;
-    let truncated = cut["truncated"].as_bool();
-    assert_eq!(truncated, Some(true));
+    let end = words[..12].join(" ").len();
+    assert!(cut.truncated);
     assert!(found_entities(&cut).iter().all(|(_, start, ..)| *start < end));
     assert_eq!(found_entities(&cut).first(), whole.first());
 }

@@ -5,12 +5,12 @@ use serde_json::json;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{ModelServer, load_error};
 
-async fn max_tokens(model: &ModelBuilder) -> u64 {
+async fn max_tokens(model: &ModelBuilder) -> usize {
     let served = ModelServer::new(model).await;
-    let limit = served.model_info().await["limits"]["max_tokens"].as_u64().unwrap();
+    let limit = served.model_info().await.limits.max_tokens.unwrap();
     // What is said is what is done: 600 words are more than any of these models takes.
     let answer = served.predict(&"10 ".repeat(600)).await;
-    assert_eq!((answer["tokens"].as_u64(), &answer["truncated"]), (Some(limit), &json!(true)));
+    assert_eq!((answer.tokens, answer.truncated), (limit, true));
     limit
 }
 
@@ -55,5 +55,5 @@ async fn token_limit_without_room_for_text_is_refused() {
     let reason = load_error(&ModelBuilder::plain().manifest_toml("max_tokens = 2")).await;
     assert_eq!(reason, "tokenizer.json: 2 tokens leave no room for text beside 2 special tokens");
     let served = ModelServer::new(&ModelBuilder::plain().manifest_toml("max_tokens = 3")).await;
-    assert_eq!(served.predict("10 20 30").await["tokens"], 3);
+    assert_eq!(served.predict("10 20 30").await.tokens, 3);
 }

@@ -55,7 +55,7 @@ async fn input_tokenizer_json_is_applied_in_full() {
     let served = ModelServer::new(&sum_model("input_ids", &["input_ids", "attention_mask"])).await;
     // Lower-casing makes it the word 100; what the vocabulary lacks is [UNK], which is 1.
     assert_near(&[served.score("HELLO").await, served.score("nonsense").await], &[105.0, 6.0]);
-    assert_eq!(served.predict("10 20 30").await["tokens"], 5);
+    assert_eq!(served.predict("10 20 30").await.tokens, 5);
 }
 
 #[tokio::test]
@@ -64,9 +64,9 @@ async fn input_fixed_tokenizer_padding_is_ignored() {
                           "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]" });
     let model = sum_model("position_ids", &["input_ids", "position_ids"]).tokenizer(|file| file["padding"] = padding);
     let answer = ModelServer::new(&model).await.predict("10 20").await;
-    assert_eq!(answer["tokens"], 4);
+    assert_eq!(answer.tokens, 4);
     // Without a mask, 28 padded places would add their positions.
-    assert_eq!(answer["score"], 6.0);
+    assert_eq!(answer.score, Some(6.0));
 }
 
 /// One number per text, from windows of four tokens in rows of exactly six: the last of them is shorter, and padded.

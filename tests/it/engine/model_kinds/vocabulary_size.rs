@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::answers::{answered, failed};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
@@ -33,7 +34,7 @@ async fn vocabulary_id_beyond_embedding_becomes_unknown() {
     let served = ModelServer::new(&embedding_model(90, None)).await;
     assert_near(&[served.score("89").await, served.score("10 95").await], &[94.0, 16.0]);
     let batch = served.batch_predict(&["10", "90", "20"]).await;
-    assert_eq!(batch[1]["score"], json!(6.0));
+    assert_eq!(answered(&batch[1]).score, Some(6.0));
 }
 
 #[tokio::test]
@@ -48,17 +49,17 @@ async fn vocabulary_id_beyond_embedding_without_unk_is_refused() {
     });
     let served = ModelServer::new(&without).await;
     let reply = served.predict_error("<image>").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert!(reply.body.contains("a token (id 101) that this model cannot take"), "{}", reply.body);
-    let batch = served.server.post_json("/batch_predict", json!({ "texts": ["4", "<image>"] })).await.json();
-    assert_eq!(batch["results"][1]["error"]["type"], "/docs#unusable-text");
+    let batch = served.batch_predict(&["4", "<image>"]).await;
+    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
 }
 
 #[tokio::test]
 async fn vocabulary_padding_beyond_embedding_serves() {
     let model = embedding_model(101, None).config("pad_token_id", json!(500));
     let batch = ModelServer::new(&model).await.batch_predict(&["10", "20 30 40"]).await;
-    assert_eq!((&batch[0]["score"], &batch[1]["score"]), (&json!(15.0), &json!(95.0)));
+    assert_eq!((answered(&batch[0]).score, answered(&batch[1]).score), (Some(15.0), Some(95.0)));
 }
 
 /// The same with a table that no constant of the file is: its rows are found by runs.
@@ -119,7 +120,7 @@ async fn vocabulary_pair_segment_beyond_table_is_refused() {
     graph.output("logits", ElementType::Float, &[Dim::Open("batch"), Dim::Fixed(1)]);
     let model = ModelBuilder::from_graph(&graph).tokenizer(|_| ()).config("problem_type", json!("regression"));
     let served = ModelServer::new(&model).await;
-    assert_eq!(served.model_info().await["takes_pairs"], false);
+    assert!(!served.model_info().await.takes_pairs);
     let reply = served.server.post_json("/predict", json!({ "text": "10", "text_pair": "20" })).await;
     assert_eq!(reply.status, 422, "{}", reply.body);
     assert_near(&[served.score("10 20").await], &[4.0]);

@@ -2,14 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::answers::{confidence, label, labels, probabilities};
+use crate::support::assertions::{assert_near, softmax};
 use crate::support::model_builder::sample_models::entailment_model;
 use crate::support::model_server::ModelServer;
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let sum: f64 = logits.iter().map(|z| z.exp()).sum();
-    logits.iter().map(|z| z.exp() / sum).collect()
-}
 
 fn zero_shot_body(more: &Value) -> Value {
     let mut body = json!({ "labels": ["20", "40", "30"], "hypothesis_template": "{}", "return_probabilities": true });
@@ -22,16 +18,17 @@ async fn zero_shot_best_request_label_wins() {
     let served = ModelServer::new(&entailment_model()).await;
     let answer = served.predict_with("10", zero_shot_body(&json!({ "top_k": 2 }))).await;
     let expected = softmax(&[3.0, 5.0, 4.0]);
-    assert_eq!(answer["prediction"], "40");
-    assert_near(&to_f64s(&answer["probabilities"]), &expected);
-    assert_near(&[answer["confidence"].as_f64().unwrap()], &expected[1..2]);
-    assert_eq!((&answer["top"][1]["label"], answer["top"].as_array().unwrap().len()), (&json!("30"), 2));
+    assert_eq!(label(&answer), "40");
+    assert_near(&probabilities(&answer), &expected);
+    assert_near(&[confidence(&answer)], &expected[1..2]);
+    let top = answer.top.as_ref().unwrap();
+    assert_eq!((top[1].label.as_str(), top.len()), ("30", 2));
     // Three rows of five tokens.
-    assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(15), &json!(false)));
+    assert_eq!((answer.tokens, answer.truncated), (15, false));
     let raw = served.predict_with("10", zero_shot_body(&json!({ "raw_scores": true }))).await;
-    assert_near(&to_f64s(&raw["probabilities"]), &[3.0, 5.0, 4.0]);
+    assert_near(&probabilities(&raw), &[3.0, 5.0, 4.0]);
     // Without labels it is the model that it is.
-    assert_eq!(served.predict_with("10", json!({ "text_pair": "90" })).await["prediction"], "entailment");
+    assert_eq!(label(&served.predict_with("10", json!({ "text_pair": "90" })).await), "entailment");
 }
 
 #[tokio::test]
@@ -39,10 +36,10 @@ async fn zero_shot_multi_label_scores_independently() {
     let served = ModelServer::new(&entailment_model()).await;
     let answer = served.predict_with("10", zero_shot_body(&json!({ "multi_label": true }))).await;
     let each = |z: f64| softmax(&[5.0, z])[1];
-    assert_near(&to_f64s(&answer["probabilities"]), &[3.0, 5.0, 4.0].map(each));
-    assert_eq!(answer["prediction"], json!(["40"]));
+    assert_near(&probabilities(&answer), &[3.0, 5.0, 4.0].map(each));
+    assert_eq!(labels(&answer), ["40"]);
     let single = json!({ "labels": ["30"], "hypothesis_template": "{}", "return_probabilities": true });
-    assert_near(&to_f64s(&served.predict_with("10", single).await["probabilities"]), &[each(4.0)]);
+    assert_near(&probabilities(&served.predict_with("10", single).await), &[each(4.0)]);
 }
 
 #[tokio::test]
@@ -51,11 +48,11 @@ async fn zero_shot_label_is_never_truncated() {
     let text = "10 10 10 10 10 10";
     let answer = served.predict_with(text, zero_shot_body(&json!({ "raw_scores": true }))).await;
     // Four words of the text have room beside a label of one.
-    assert_near(&to_f64s(&answer["probabilities"]), &[6.0, 8.0, 7.0]);
-    assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(24), &json!(true)));
+    assert_near(&probabilities(&answer), &[6.0, 8.0, 7.0]);
+    assert_eq!((answer.tokens, answer.truncated), (24, true));
     let long = json!({ "text": "10", "labels": ["20", "20 20 20 20 20 20"], "hypothesis_template": "{}" });
     let refused = served.server.post_json("/predict", long).await;
-    assert_eq!((refused.status, &refused.json()["type"]), (422, &json!("/docs#text-too-long")), "{}", refused.body);
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (422, "text-too-long"), "{}", refused.body);
 }
 
 #[tokio::test]
@@ -77,16 +74,11 @@ async fn zero_shot_invalid_labels_are_named() {
         let mut body = body;
         body["text"] = json!("10");
         let reply = served.server.post_json("/predict", body.clone()).await;
-        assert_eq!(
-            (reply.status, &reply.json()["errors"][0]["pointer"]),
-            (422, &json!(pointer)),
-            "{body} {}",
-            reply.body
-        );
+        assert_eq!((reply.status, reply.problem().errors[0].pointer.as_str()), (422, pointer), "{body} {}", reply.body);
     }
     let other = ModelServer::new(&entailment_model().labels(&["a", "b", "c"])).await;
     let reply = other.server.post_json("/predict", json!({ "text": "10", "labels": ["a", "b"] })).await;
-    assert_eq!((reply.status, &reply.json()["errors"][0]["pointer"]), (422, &json!("/labels")), "{}", reply.body);
+    assert_eq!((reply.status, reply.problem().errors[0].pointer.as_str()), (422, "/labels"), "{}", reply.body);
 }
 
 #[tokio::test]

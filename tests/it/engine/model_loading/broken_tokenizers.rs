@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::load_error_of;
+use crate::support::answers::{answered, failed, label};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{MODEL, ModelServer, load_error};
 
@@ -22,7 +23,7 @@ fn model_with_golden() -> ModelBuilder {
 
 #[tokio::test]
 async fn tokenizer_of_another_model_fails_golden_examples() {
-    assert_eq!(ModelServer::new(&model_with_golden()).await.predict("10 20").await["prediction"], "low");
+    assert_eq!(label(&ModelServer::new(&model_with_golden()).await.predict("10 20").await), "low");
     // The same words with other ids: everything fits, and every answer is wrong.
     let other = model_with_golden().tokenizer(|file| {
         file["model"]["vocab"]["hello"] = json!(4);
@@ -76,20 +77,20 @@ async fn tokenizer_panicking_on_one_text_fails_that_text() {
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 0"), "{metrics}");
     let reply = served.predict_error(&crafted).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
+    assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 1"), "{metrics}");
     let batch = served.batch_predict(&["10", &crafted, "hello"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
-    assert_eq!((&batch[0]["prediction"], &batch[2]["prediction"]), (&json!("a"), &json!("a")));
+    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!((label(answered(&batch[0])), label(answered(&batch[2]))), ("a", "a"));
     // The same off the async threads, where long requests are tokenised.
     let filler = "10 ".repeat(600);
     let batch = served.batch_predict(&[&filler, &crafted, "10"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
-    assert_eq!(batch[2]["prediction"], "a");
+    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!(label(answered(&batch[2])), "a");
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 3"), "{metrics}");
-    assert_eq!(served.predict_with("10 20", json!({ "model": MODEL })).await["tokens"], 4);
+    assert_eq!(served.predict_with("10 20", json!({ "model": MODEL })).await.tokens, 4);
     assert_eq!(served.server.app.inference.engine.free_permits(), 4_096);
     served.server.stop().await.unwrap();
 }

@@ -1,9 +1,11 @@
 //! Files that are missing, empty, cut off, or changed.
 
+use predictd::api::health::HealthReport;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{load_error_beside_good_one, load_error_of, models_with_good_one};
+use crate::support::answers::label;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{MODEL, ModelServer, load_error};
 
@@ -43,7 +45,7 @@ async fn load_truncated_graph_is_refused_at_any_length() {
         let reason = served.version_load_error(MODEL, &version.to_string());
         assert!(reason.starts_with("model.onnx: "), "{length} bytes: {reason}");
     }
-    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+    assert_eq!(served.predict("10 20").await.model.name, "good");
 }
 
 #[tokio::test]
@@ -77,7 +79,7 @@ async fn load_flipped_bit_fails_digest() {
     let whole = whole
         .clone()
         .manifest_toml(&digests_toml(&[("model.onnx", whole.graph_bytes()), ("tokenizer.json", &tokenizer)]));
-    assert_eq!(ModelServer::new(&whole).await.predict("10 20").await["prediction"], "a");
+    assert_eq!(label(&ModelServer::new(&whole).await.predict("10 20").await), "a");
     let models = models_with_good_one();
     let damage = "its SHA-256 is not the one in model.toml: the file was changed or damaged";
     let mut expected = Vec::new();
@@ -96,7 +98,7 @@ async fn load_flipped_bit_fails_digest() {
     for (version, expected) in expected.iter().enumerate() {
         assert_eq!(&served.version_load_error(MODEL, &version.to_string()), expected);
     }
-    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+    assert_eq!(served.predict("10 20").await.model.name, "good");
 }
 
 #[tokio::test]
@@ -138,7 +140,7 @@ async fn load_flipped_bytes_never_crash_server() {
     let served = ModelServer::from_dir(models, &["--default-model", "good"]).await;
     let health = served.server.get("/health").await;
     assert_eq!(health.status, 200);
-    let failed = health.json()["models"].as_array().unwrap().iter().filter(|m| m["state"] == "failed").count();
+    let failed = health.json::<HealthReport>().models.iter().filter(|model| model.state == "failed").count();
     assert!(failed > 10, "{failed} of 60 were refused");
-    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+    assert_eq!(served.predict("10 20").await.model.name, "good");
 }

@@ -2,7 +2,7 @@
 
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::model_server::{ModelServer, load_error};
+use crate::support::model_server::{MODEL, ModelServer, load_error};
 
 /// The logits, and beside them integers divided by what `divisor` makes.
 fn dividing_model(op: &'static str, divisor: fn(&mut OnnxGraph) -> String) -> ModelBuilder {
@@ -51,7 +51,8 @@ async fn load_crashing_constant_divisor_is_refused() {
         assert!(reason.starts_with("model.onnx: a node Div divides integers by a constant -1"), "{reason}");
     }
     // The runtime catches these: a remainder, and a constant zero.
-    assert_eq!(ModelServer::new(&dividing_model("Mod", minus_one)).await.model_info().await["state"], "ready");
+    let model = ModelServer::new(&dividing_model("Mod", minus_one)).await.server.model(MODEL).await;
+    assert_eq!(model.versions[0].state, "ready");
     let reason = load_error(&dividing_model("Div", |graph| graph.integers(&[1], &[0]))).await;
     assert!(reason.contains("division by zero"), "{reason}");
 }

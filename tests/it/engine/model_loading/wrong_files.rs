@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{load_error_beside_good_one, load_error_of, models_with_good_one};
+use crate::support::answers::label;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{MODEL, load_error};
 
@@ -79,7 +80,7 @@ async fn load_hub_repository_without_version_directory_is_named() {
         served.version_load_error(MODEL, "onnx"),
         "m: it holds a model itself, not its versions: put all of its files into \"m/1\""
     );
-    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+    assert_eq!(served.predict("10 20").await.model.name, "good");
 }
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn load_embedding_model_is_named() {
     // Labels make it a classifier.
     let labelled = three().config("architectures", json!(["BertModel"])).labels(&["a", "b", "c"]);
     let served = crate::support::model_server::ModelServer::new(&labelled).await;
-    assert_eq!(served.predict("10 20").await["prediction"], "a");
+    assert_eq!(label(&served.predict("10 20").await), "a");
 }
 
 #[tokio::test]

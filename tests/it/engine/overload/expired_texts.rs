@@ -28,7 +28,7 @@ async fn expired_texts_in_queue_are_not_run() {
         let reply = request.await.unwrap();
         // At once where it could be foreseen, else when the time was over.
         let expected = [(504, "deadline-exceeded"), (503, "overloaded")];
-        assert!(expected.contains(&(reply.status, reply.problem().as_str())), "{}", reply.body);
+        assert!(expected.contains(&(reply.status, reply.problem_kind().as_str())), "{}", reply.body);
     }
     // The late ones have left nothing behind.
     scene.wait_for_free_permits(4_096 - 11).await;
@@ -58,7 +58,7 @@ async fn expired_text_on_arrival_is_not_run() {
                 client.request(other_half)
             });
             let answer = answer.await.unwrap();
-            assert_eq!((answer.status, answer.problem().as_str()), (504, "deadline-exceeded"));
+            assert_eq!((answer.status, answer.problem_kind().as_str()), (504, "deadline-exceeded"));
         }
         assert_eq!(scene.fake.executed_texts(), Vec::<String>::new());
         assert_eq!(scene.metric("predictd_requests_rejected_total{reason=\"deadline\"}").await, 2);

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use predictd::api::predictions::Prediction;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::support::answers::label;
 use crate::support::test_server::{QUESTION, TestServer, cheap_models};
 
 /// Enough for a busy machine: nothing here is late.
@@ -31,10 +33,10 @@ async fn longest_texts_and_short_ones_are_all_answered() {
         }
         while let Some(reply) = long.try_join_next() {
             let reply = reply.unwrap();
-            assert_eq!((reply.status, reply.json()["tokens"].as_u64() > Some(4_000)), (200, true), "{}", reply.body);
+            assert_eq!((reply.status, reply.json::<Prediction>().tokens > 4_000), (200, true), "{}", reply.body);
         }
         while let Some(reply) = short.try_join_next() {
-            assert_eq!(reply.unwrap().json()["prediction"], "card_arrival");
+            assert_eq!(label(&reply.unwrap().json()), "card_arrival");
         }
     }
     assert_eq!(server.app.inference.engine.free_permits(), 4_096);

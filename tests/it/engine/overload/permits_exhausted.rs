@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use predictd::api::predictions::BatchAnswer;
 use tokio::task::spawn_blocking;
 
+use crate::support::answers::answered;
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::raw_client::{RawClient, RawResponse, get, metric};
 
@@ -39,7 +41,7 @@ async fn permits_exhausted_refuses_by_head_and_probes_answer() {
             (client.request(unfinished_request(path)), client.read_to_close())
         });
         let (refused, rest) = refusal.await.unwrap();
-        assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+        assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "overloaded"));
         let seconds: u32 = refused.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=3).contains(&seconds), "{refused:?}");
         // What comes next on this connection would be the body.
@@ -50,7 +52,7 @@ async fn permits_exhausted_refuses_by_head_and_probes_answer() {
         }
     }
     scene.fake.release();
-    assert_eq!(echoed_text(&held.await.unwrap().json()["results"][3]), "echo 4");
+    assert_eq!(echoed_text(answered(&held.await.unwrap().json::<BatchAnswer>().results[3])), "echo 4");
     scene.wait_for_free_permits(4).await;
     assert_eq!(echoed_text(&scene.send_text("echo 5").await.unwrap().json()), "echo 5");
     assert_eq!(scene.fake.executed_texts(), ["echo 1", "echo 2", "echo 3", "echo 4", "echo 5"]);

@@ -41,14 +41,14 @@ async fn run_client(scene: Arc<FakeBackendServer>) -> ClientStats {
             match reply.status {
                 200 => outcome.answered += 1,
                 503 => {
-                    assert_eq!(reply.problem(), "overloaded");
+                    assert_eq!(reply.problem_kind(), "overloaded");
                     let seconds: u32 = reply.headers["retry-after"].to_str().unwrap().parse().unwrap();
                     assert!((1..=3).contains(&seconds), "{seconds}");
                     outcome.refused += 1;
                     continue;
                 }
                 504 => {
-                    assert_eq!(reply.problem(), "deadline-exceeded");
+                    assert_eq!(reply.problem_kind(), "deadline-exceeded");
                     outcome.timed_out += 1;
                 }
                 other => panic!("{other}: {}", reply.body),

@@ -13,6 +13,7 @@ use predictd::registry::{LoadFailure, Registry, VersionState, models_directory};
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::json;
 
+use crate::support::answers::{answered, label};
 use crate::support::daemon::{Daemon, serve_command};
 use crate::support::model_builder::{ModelBuilder, slow_models};
 use crate::support::model_server::ModelServer;
@@ -26,12 +27,12 @@ async fn watchdog_hung_run_ends_at_deadline() {
         let served = ModelServer::with_options(&model, &["--workers", "2"]).await;
         for _ in 0..3 {
             let reply = served.predict_within("hello", "300").await;
-            assert_eq!((reply.status, reply.problem().as_str()), (504, "deadline-exceeded"));
+            assert_eq!((reply.status, reply.problem_kind().as_str()), (504, "deadline-exceeded"));
         }
         // Both workers are free again, and the model answers as ever.
         assert_eq!(served.raw_scores("10 20").await, (vec![35.0, 3.5], 4));
         let batch = served.batch_predict(&["10", "20", "30", "40"]).await;
-        assert!(batch.iter().all(|item| item["prediction"] == "a"), "{batch:?}");
+        assert!(batch.iter().all(|item| label(answered(item)) == "a"), "{batch:?}");
         wait_until("the permits are free", || served.server.app.inference.engine.free_permits() == 4_096).await;
         let metrics = served.server.get("/metrics").await.body;
         assert!(metrics.contains("predictd_requests_rejected_total{reason=\"deadline\"} "), "{metrics}");
@@ -90,12 +91,12 @@ fn watchdog_hung_model_leaves_others_and_shutdown_working() {
         assert_eq!(predict_with_timeout(&daemon, "good", "10", 60_000).status, 200);
         assert_eq!(predict_with_timeout(&daemon, "endless", "10", 60_000).status, 200);
     }
-    assert_eq!(predict_with_timeout(&daemon, "endless", "hello", 300).problem(), "deadline-exceeded");
+    assert_eq!(predict_with_timeout(&daemon, "endless", "hello", 300).problem_kind(), "deadline-exceeded");
     for address in [daemon.address, daemon.admin] {
         assert_eq!(RawClient::connect(address).request(get("/readyz")).status, 200);
     }
     daemon.signal("TERM");
-    assert_eq!(waits.read_response().problem(), "shutting-down");
+    assert_eq!(waits.read_response().problem_kind(), "shutting-down");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::fake_backend::FakeBackend;
-use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text, echoed_texts};
 use crate::support::waiting::wait_until;
 
 const FOUR_PERMIT_OPTIONS: [&str; 6] = ["--max-inflight-items", "4", "--max-client-batch-size", "4", "--workers", "1"];
@@ -18,7 +18,7 @@ async fn admission_above_limit_is_refused_rest_is_answered() {
     let three = scene.send_batch(&["echo 2", "echo 3", "echo 4"]);
     scene.wait_for_free_permits(0).await;
     let refused = scene.send_text("echo 5").await.unwrap();
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "overloaded"));
     let seconds: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=3).contains(&seconds));
     assert_eq!(scene.metric("predictd_requests_rejected_total{reason=\"overloaded\"}").await, 1);
@@ -26,9 +26,7 @@ async fn admission_above_limit_is_refused_rest_is_answered() {
     assert_eq!(scene.server.get("/readyz").await.status, 200);
     scene.fake.release();
     assert_eq!(echoed_text(&one.await.unwrap().json()), "echo 1");
-    let three = three.await.unwrap().json();
-    let echoes: Vec<String> = three["results"].as_array().unwrap().iter().map(echoed_text).collect();
-    assert_eq!(echoes, ["echo 2", "echo 3", "echo 4"]);
+    assert_eq!(echoed_texts(&three.await.unwrap()), ["echo 2", "echo 3", "echo 4"]);
     scene.wait_for_free_permits(4).await;
     assert_eq!(scene.fake.executed_texts().len(), 4, "{:?}", scene.fake.executed_texts());
 }
@@ -40,7 +38,7 @@ async fn admission_batch_gets_all_permits_or_none() {
     let two = scene.send_batch(&["echo 1", "echo 2"]);
     scene.wait_for_free_permits(2).await;
     let three = scene.send_batch(&["echo 3", "echo 4", "echo 5"]).await.unwrap();
-    assert_eq!((three.status, three.problem().as_str()), (503, "overloaded"));
+    assert_eq!((three.status, three.problem_kind().as_str()), (503, "overloaded"));
     assert_eq!(scene.free_permits(), 2);
     let other = scene.send_batch(&["echo 6", "echo 7"]);
     scene.wait_for_free_permits(0).await;

@@ -23,7 +23,7 @@ async fn deadline_expired_in_queue_is_never_run() {
     let batch = raw_scores_batch_body(&["late 1", "late 2"]);
     for (path, body) in [("/predict", &late), ("/batch_predict", &batch)] {
         let reply = scene.send(path, body, &[(TIMEOUT_HEADER, "20")]).await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (504, "deadline-exceeded"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (504, "deadline-exceeded"));
     }
     // Their permits are free while the worker is still busy.
     assert_eq!((scene.free_permits(), scene.queued_texts()), (4_095, 0));
@@ -58,7 +58,7 @@ async fn deadline_during_run_answers_504_at_once() {
     // No header: the server's own limit counts. On a busy machine it can be over before the run begins.
     while scene.fake.running_texts() == 0 {
         let reply = scene.send_text("slow").await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (504, "deadline-exceeded"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (504, "deadline-exceeded"));
     }
     // The run goes on, and keeps its permit.
     assert_eq!(scene.free_permits(), 4_095);
@@ -74,7 +74,7 @@ async fn deadline_is_capped_by_max_timeout() {
     scene.fake.hold_runs();
     for time in ["86400000", &u64::MAX.to_string()] {
         let reply = scene.send("/predict", &raw_scores_body("slow"), &[(TIMEOUT_HEADER, time)]).await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (504, "deadline-exceeded"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (504, "deadline-exceeded"));
     }
     scene.fake.release();
     scene.wait_for_free_permits(4_096).await;
@@ -105,7 +105,7 @@ async fn deadline_header_invalid_is_400() {
     for time in ["0", "-1", "1.5", "soon", "", "1 s", "18446744073709551616", "٣"] {
         for (path, body) in [("/predict", json!({ "text": "x" })), ("/batch_predict", json!({ "texts": ["x"] }))] {
             let reply = scene.send(path, &body, &[(TIMEOUT_HEADER, time)]).await.unwrap();
-            assert_eq!((reply.status, reply.problem().as_str()), (400, "invalid-header"), "{time:?}");
+            assert_eq!((reply.status, reply.problem_kind().as_str()), (400, "invalid-header"), "{time:?}");
         }
     }
     assert_eq!(scene.fake.executed_texts(), Vec::<String>::new());

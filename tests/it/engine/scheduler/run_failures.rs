@@ -1,7 +1,9 @@
 //! Runs that fail: a text's fault is its own.
 
+use predictd::api::predictions::BatchAnswer;
 use serde_json::json;
 
+use crate::support::answers::{answered, failed, kind};
 use crate::support::fake_backend::{FakeBackend, PANICKING_GRAPH};
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 
@@ -10,7 +12,7 @@ async fn run_panic_fails_one_request_worker_continues() {
     let scene = FakeBackendServer::new(&["--workers", "1"]).await;
     for count in 1..=3 {
         let reply = scene.send_text("panic").await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "inference-failed"));
         assert!(!reply.body.contains("asked for it"), "{}", reply.body);
         assert_eq!(scene.metric("predictd_panics_total{place=\"worker\"}").await, count);
         // The only worker there is.
@@ -26,7 +28,7 @@ async fn run_error_details_are_hidden_from_client() {
         [("fail", "inference-failed"), ("nan", "model-output-invalid"), ("wide", "model-output-invalid")]
     {
         let reply = scene.send_text(text).await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (500, kind));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, kind));
         assert!(!reply.body.contains("asked for it"), "{}", reply.body);
     }
     assert_eq!(scene.metric("predictd_panics_total{place=\"worker\"}").await, 0);
@@ -39,15 +41,16 @@ async fn run_failures_in_batch_stay_at_their_index() {
     let reply = scene.send_batch(&texts).await.unwrap();
     assert_eq!(reply.status, 200);
     let kinds = ["inference-failed", "inference-failed", "model-output-invalid", "model-output-invalid"];
-    for (index, item) in reply.json()["results"].as_array().unwrap().iter().enumerate() {
-        assert_eq!(item["text_index"], index);
+    for (index, item) in reply.json::<BatchAnswer>().results.iter().enumerate() {
+        assert_eq!(item.text_index, index);
         if index % 2 == 0 {
-            assert_eq!((echoed_text(item), item.get("error")), (texts[index].to_owned(), None));
+            assert_eq!(echoed_text(answered(item)), texts[index]);
         } else {
-            assert_eq!(item["error"]["type"], json!(format!("/docs#{}", kinds[index / 2])));
-            assert!(item.get("prediction").is_none(), "{item}");
+            assert_eq!(kind(failed(item)), kinds[index / 2]);
         }
     }
+    let counts = ["\"prediction\":", "\"error\":"].map(|field| reply.body.matches(field).count());
+    assert_eq!(counts, [5, 4], "no item has both: {}", reply.body);
     assert_eq!(scene.metric("predictd_predictions_total{model=\"m\",version=\"1\"}").await, 5);
     scene.wait_for_free_permits(4_096).await;
 }
@@ -63,13 +66,13 @@ async fn run_failure_of_inline_model_is_the_same() {
     assert!(scene.server.app.models.registry.snapshot().resolve(None, None).unwrap().can_run_inline());
     for count in 1..=3 {
         let reply = scene.send_text("panic").await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "inference-failed"));
         assert_eq!(scene.metric("predictd_panics_total{place=\"worker\"}").await, count);
         assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     }
-    let batch = scene.send_batch(&["echo 1", "panic", "echo 3"]).await.unwrap().json();
-    assert_eq!([0, 2].map(|place| echoed_text(&batch["results"][place])), ["echo 1", "echo 3"]);
-    assert_eq!(batch["results"][1]["error"]["type"], "/docs#inference-failed");
+    let batch = scene.send_batch(&["echo 1", "panic", "echo 3"]).await.unwrap().json::<BatchAnswer>().results;
+    assert_eq!([0, 2].map(|place| echoed_text(answered(&batch[place]))), ["echo 1", "echo 3"]);
+    assert_eq!(failed(&batch[1]).kind, "/docs#inference-failed");
     let over = scene.send_batch(&["echo 1"; 9]).await.unwrap();
     assert_eq!(over.status, 422);
     assert_eq!(scene.free_permits(), 8);
@@ -83,9 +86,9 @@ async fn load_panic_stops_no_other_model() {
         &["--default-model", "m"],
     )
     .await;
-    let states = scene.server.get("/health").await.json();
-    assert_eq!((&states["models"][0]["state"], &states["models"][1]["state"]), (&json!("failed"), &json!("ready")));
+    let models = scene.server.health().await.models;
+    assert_eq!((models[0].state.as_str(), models[1].state.as_str()), ("failed", "ready"));
     assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     let asked = scene.send("/predict", &json!({ "text": "echo 1", "model": "broken" }), &[]).await.unwrap();
-    assert_eq!((asked.status, asked.problem().as_str()), (503, "model-not-ready"));
+    assert_eq!((asked.status, asked.problem_kind().as_str()), (503, "model-not-ready"));
 }

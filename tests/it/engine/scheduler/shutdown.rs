@@ -2,6 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use predictd::api::health::HealthReport;
+use predictd::api::predictions::BatchAnswer;
+
+use crate::support::answers::answered;
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::waiting::wait_until;
 
@@ -22,7 +26,7 @@ async fn stop_queued_texts_are_answered() {
     for (i, request) in requests.into_iter().enumerate() {
         assert_eq!(echoed_text(&request.await.unwrap().json()), format!("echo {i}"));
     }
-    assert_eq!(echoed_text(&batch.await.unwrap().json()["results"][1]), "echo 101");
+    assert_eq!(echoed_text(answered(&batch.await.unwrap().json::<BatchAnswer>().results[1])), "echo 101");
     stopped.await.unwrap().unwrap();
     assert_eq!((scene.fake.executed_texts().len(), app.inference.engine.free_permits()), (22, 4_096));
     // The registry holds no model any more, and so no worker.
@@ -36,9 +40,9 @@ async fn stop_draining_server_is_not_ready_but_answers() {
     scene.server.shutdown.drain.cancel();
     wait_until("the server drains", || scene.server.app.models.draining.load(Ordering::Relaxed)).await;
     let ready = scene.server.get("/readyz").await;
-    assert_eq!((ready.status, ready.problem().as_str()), (503, "shutting-down"));
+    assert_eq!((ready.status, ready.problem_kind().as_str()), (503, "shutting-down"));
     let health = scene.server.get("/health").await;
-    assert_eq!((health.status, health.json()["status"].as_str()), (503, Some("unhealthy")));
+    assert_eq!((health.status, health.json::<HealthReport>().status.as_str()), (503, "unhealthy"));
     assert_eq!(scene.server.get("/livez").await.status, 200);
     assert_eq!(echoed_text(&scene.send_text("echo 5").await.unwrap().json()), "echo 5");
     // The second signal does not wait for the delay.
@@ -58,7 +62,7 @@ async fn stop_requests_beyond_grace_get_503() {
     scene.server.stop().await.unwrap();
     for request in [held, waiting] {
         let reply = request.await.unwrap();
-        assert_eq!((reply.status, reply.problem().as_str()), (503, "shutting-down"));
+        assert_eq!((reply.status, reply.problem_kind().as_str()), (503, "shutting-down"));
     }
     assert_eq!(scene.fake.executed_texts(), ["echo 1"]);
     scene.fake.release();

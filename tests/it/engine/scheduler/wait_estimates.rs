@@ -19,7 +19,7 @@ async fn wait_estimate_beyond_deadline_refuses_at_once() {
         .send("/predict", &crate::support::fake_backend_server::raw_scores_body("hasty"), &[(TIMEOUT_HEADER, "200")])
         .await
         .unwrap();
-    assert_eq!((hasty.status, hasty.problem().as_str()), (503, "overloaded"));
+    assert_eq!((hasty.status, hasty.problem_kind().as_str()), (503, "overloaded"));
     assert!(["1", "2", "3"].contains(&hasty.headers["retry-after"].to_str().unwrap()));
     // Who has more time is let in.
     let patient = scene.send(
@@ -56,7 +56,7 @@ async fn wait_estimate_own_run_too_long_is_504_without_retry() {
         ("/batch_predict", crate::support::fake_backend_server::raw_scores_batch_body(&["hasty"; 1_000]), "1"),
     ] {
         let hasty = scene.send(path, &body, &[(TIMEOUT_HEADER, time)]).await.unwrap();
-        assert_eq!((hasty.status, hasty.problem().as_str()), (504, "deadline-exceeded"));
+        assert_eq!((hasty.status, hasty.problem_kind().as_str()), (504, "deadline-exceeded"));
         assert!(!hasty.headers.contains_key("retry-after"));
     }
     assert_eq!(scene.fake.executed_texts(), Vec::<String>::new());
@@ -77,7 +77,7 @@ async fn wait_estimate_above_max_wait_is_refused() {
         )
         .await
         .unwrap();
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "overloaded"));
     scene.fake.release();
     assert_eq!(held.pop().unwrap().await.unwrap().status, 200);
     assert_eq!(scene.send_text("one more").await.unwrap().status, 200);

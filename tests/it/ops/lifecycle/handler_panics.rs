@@ -42,7 +42,7 @@ async fn handler_panic_is_500_and_isolated() {
     while let Some(answered) = replies.join_next().await {
         let (panicking_handler, reply): (bool, Response) = answered.unwrap();
         if panicking_handler {
-            assert_eq!((reply.status, reply.problem().as_str()), (500, "internal"));
+            assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "internal"));
             assert!(!reply.body.contains("CANARY") && !reply.body.contains("the handler met"), "{}", reply.body);
         } else {
             assert_eq!((reply.status, reply.body.as_str()), (200, "good"));

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use predictd::api::health::HealthReport;
 use serde_json::{Value, json};
 
 use super::Scene;
@@ -12,9 +13,10 @@ use crate::support::model_builder::ModelBuilder;
 use crate::support::raw_client::{RawClient, get};
 use crate::support::waiting::block_until;
 
-fn listed_versions(daemon: &Daemon) -> Value {
-    let health = RawClient::connect(daemon.admin).request(get("/health")).json();
-    health["models"].as_array().unwrap().iter().map(|m| json!([m["name"], m["version"], m["state"]])).collect()
+/// Name, version and state of each version.
+fn listed_versions(daemon: &Daemon) -> Vec<[String; 3]> {
+    let health: HealthReport = RawClient::connect(daemon.admin).request(get("/health")).json();
+    health.models.into_iter().map(|model| [model.name, model.version, model.state]).collect()
 }
 
 /// The lines of the log about what is passed over.
@@ -42,7 +44,7 @@ fn models_directory_invalid_entries_are_logged_once() {
         &["README.md", ".DS_Store"],
     );
     let daemon = place.start(&[]);
-    assert_eq!(listed_versions(&daemon), json!([["m", "1", "ready"]]));
+    assert_eq!(listed_versions(&daemon), [["m", "1", "ready"]]);
     let lines = ignored_entry_logs(&daemon);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["level"], "INFO", "{lines:?}");
@@ -85,7 +87,7 @@ fn models_directory_unreadable_entry_stops_no_other() {
             std::mem::replace(&mut plain, Command::new("true"))
         };
         let daemon = Daemon::start(&mut command);
-        assert_eq!(listed_versions(&daemon), json!([["m", "1", "ready"]]));
+        assert_eq!(listed_versions(&daemon), [["m", "1", "ready"]]);
         let lines = ignored_entry_logs(&daemon);
         let said = lines.iter().map(Value::to_string).collect::<String>();
         assert!(said.contains("lost+found") && said.contains("secret") && said.contains("denied"), "{said}");
@@ -100,7 +102,7 @@ fn models_directory_non_version_entry_is_ignored() {
     let place = Scene::with_model(&ModelBuilder::plain());
     create_entries(place.models(), &["m/assets/pictures", "m/docs", "m/.cache"], &["m/docs/labels.txt", "m/notes.md"]);
     let daemon = place.start(&[]);
-    assert_eq!(listed_versions(&daemon), json!([["m", "1", "ready"]]));
+    assert_eq!(listed_versions(&daemon), [["m", "1", "ready"]]);
     let lines = ignored_entry_logs(&daemon);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!((&lines[0]["level"], &lines[0]["model"]), (&json!("WARN"), &json!("m")));
@@ -117,14 +119,14 @@ fn models_directory_incomplete_version_loads_when_complete() {
     std::fs::copy(whole.join("config.json"), place.models().join("m/next/config.json")).unwrap();
     let daemon = place.start(&[]);
     block_until("both were tried", || {
-        listed_versions(&daemon) == json!([["m", "next", "failed"], ["m", "1", "ready"], ["m", "2", "failed"]])
+        listed_versions(&daemon) == [["m", "next", "failed"], ["m", "1", "ready"], ["m", "2", "failed"]]
     });
     assert_eq!(ignored_entry_logs(&daemon), Vec::<Value>::new());
     for entry in std::fs::read_dir(&whole).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, place.models().join("m/2").join(path.file_name().unwrap())).unwrap();
     }
-    block_until("it is tried again", || listed_versions(&daemon)[2] == json!(["m", "2", "ready"]));
+    block_until("it is tried again", || listed_versions(&daemon)[2] == ["m", "2", "ready"]);
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 use std::net::TcpStream;
 
-use serde_json::json;
-
 use super::{Scene, question};
+use crate::support::answers::label;
 use crate::support::raw_client::{RawClient, get};
 
 #[test]
@@ -22,11 +21,11 @@ fn shutdown_draining_server_is_not_ready_and_answers() {
             let answer = RawClient::connect(address).request(get(path));
             assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{path} {answer:?}");
         }
-        assert_eq!(RawClient::connect(address).request(get("/readyz")).problem(), "shutting-down");
+        assert_eq!(RawClient::connect(address).request(get("/readyz")).problem_kind(), "shutting-down");
     }
     let new = RawClient::connect(daemon.address).request(question());
     for answer in [kept.request(question()), new] {
-        assert_eq!((answer.status, &answer.json()["prediction"]), (200, &json!("card_arrival")));
+        assert_eq!((answer.status, label(&answer.json())), (200, "card_arrival"));
         assert_eq!(answer.header("connection"), Some("close"));
     }
     assert_eq!(kept.read_to_close(), b"");
@@ -50,9 +49,9 @@ fn shutdown_steps_are_in_order() {
     assert!(TcpStream::connect(daemon.address).is_err(), "the data listener is closed");
     // Who watches the server still sees it.
     assert_eq!(RawClient::connect(daemon.admin).request(get("/livez")).status, 200);
-    assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem(), "shutting-down");
+    assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem_kind(), "shutting-down");
     client.send(other_half);
-    assert_eq!(client.read_response().json()["prediction"], "card_arrival");
+    assert_eq!(label(&client.read_response().json()), "card_arrival");
     let admin = daemon.admin;
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");

@@ -3,17 +3,20 @@
 use std::io::ErrorKind;
 use std::net::TcpStream;
 
-use serde_json::{Value, json};
+use predictd::api::health::HealthReport;
+use serde_json::json;
 
 use super::Scene;
+use crate::support::answers::label;
 use crate::support::daemon::{Daemon, serve_command};
 use crate::support::model_builder::{ModelBuilder, slow_models};
 use crate::support::raw_client::{RawClient, get, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION};
 
-fn model_states(daemon: &Daemon) -> Value {
-    let health = RawClient::connect(daemon.admin).request(get("/health")).json();
-    health["models"].as_array().unwrap().iter().map(|model| json!([model["name"], model["state"]])).collect()
+/// Name and state of each version.
+fn model_states(daemon: &Daemon) -> Vec<[String; 2]> {
+    let health: HealthReport = RawClient::connect(daemon.admin).request(get("/health")).json();
+    health.models.into_iter().map(|model| [model.name, model.state]).collect()
 }
 
 fn predict_with(daemon: &Daemon, model: Option<&str>) -> crate::support::raw_client::RawResponse {
@@ -56,7 +59,7 @@ fn startup_ready_once_every_model_was_tried() {
         let mut daemon = Daemon::launch(&mut command);
         assert_eq!(daemon.wait_for_log("model version loaded")["model"], "a-good");
         // A proxy would send it requests for the other.
-        assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem(), "model-not-ready");
+        assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem_kind(), "model-not-ready");
         assert_eq!(RawClient::connect(daemon.admin).request(get("/health")).status, 503);
         if let Some(status) = status {
             let body = r#"{"text": "10"}"#;
@@ -67,7 +70,7 @@ fn startup_ready_once_every_model_was_tried() {
         } else {
             assert_eq!(TcpStream::connect(daemon.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         }
-        assert_eq!(model_states(&daemon), json!([["a-good", "ready"], ["b-endless", "loading"]]));
+        assert_eq!(model_states(&daemon), [["a-good", "ready"], ["b-endless", "loading"]]);
         daemon.signal("TERM");
         let (status, log) = daemon.wait();
         assert!(status.success() && !log.contains("\"data listener opened\""), "{log}");
@@ -83,7 +86,7 @@ fn startup_corrupt_model_is_failed_others_answer() {
         "a-corrupt",
         "1",
     );
-    let expected = json!([["a-corrupt", "failed"], [CHEAP_MODEL, "ready"]]);
+    let expected = [["a-corrupt", "failed"], [CHEAP_MODEL, "ready"]];
     let loaded = |options: &[&str]| {
         let mut daemon = place.launch(options);
         // The default goes first.
@@ -97,8 +100,8 @@ fn startup_corrupt_model_is_failed_others_answer() {
             daemon.wait_for_log("model version loaded");
         }
         assert_eq!(model_states(&daemon), expected);
-        assert_eq!(predict_with(&daemon, Some(CHEAP_MODEL)).json()["prediction"], "card_arrival");
-        assert_eq!(predict_with(&daemon, Some("a-corrupt")).problem(), "model-not-ready");
+        assert_eq!(label(&predict_with(&daemon, Some(CHEAP_MODEL)).ok()), "card_arrival");
+        assert_eq!(predict_with(&daemon, Some("a-corrupt")).problem_kind(), "model-not-ready");
         daemon
     };
 
@@ -112,11 +115,11 @@ fn startup_corrupt_model_is_failed_others_answer() {
     drop(daemon);
     // The first by name is the default: without it the server is not ready, and says so at both doors.
     let daemon = loaded(&[]);
-    assert_eq!(predict_with(&daemon, None).problem(), "model-not-ready");
+    assert_eq!(predict_with(&daemon, None).problem_kind(), "model-not-ready");
     for address in [daemon.address, daemon.admin] {
-        assert_eq!(RawClient::connect(address).request(get("/readyz")).problem(), "model-not-ready");
+        assert_eq!(RawClient::connect(address).request(get("/readyz")).problem_kind(), "model-not-ready");
         let health = RawClient::connect(address).request(get("/health"));
-        assert_eq!((health.status, &health.json()["status"]), (503, &json!("unhealthy")));
+        assert_eq!((health.status, health.json::<HealthReport>().status.as_str()), (503, "unhealthy"));
         assert_eq!(RawClient::connect(address).request(get("/livez")).status, 200);
     }
     daemon.signal("TERM");

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::json;
 
 use super::{Scene, question};
+use crate::support::answers::{answered, label, probabilities};
 use crate::support::daemon::Daemon;
 use crate::support::model_builder::slow_models;
 use crate::support::raw_client::{RawClient, get, metric, request};
@@ -113,14 +115,14 @@ fn shutdown_active_clients_are_answered_stuck_are_cut_off() {
         client.send(other_half);
     }
     for answer in sending.iter_mut().map(RawClient::read_response) {
-        assert_eq!((answer.status, &answer.json()["prediction"]), (200, &json!("card_arrival")));
+        assert_eq!((answer.status, label(&answer.json())), (200, "card_arrival"));
         assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
     }
     for answer in waiting.iter_mut().map(RawClient::read_response) {
-        assert_eq!(answer.json()["model"]["name"], "slow");
+        assert_eq!(answer.json::<Prediction>().model.name, "slow");
     }
-    let results = reading.read_response().json()["results"].as_array().unwrap().clone();
-    assert!(results.len() == 1_000 && results.iter().all(|one| one["probabilities"].as_array().unwrap().len() == 77));
+    let results = reading.read_response().json::<BatchAnswer>().results;
+    assert!(results.len() == 1_000 && results.iter().all(|item| probabilities(answered(item)).len() == 77));
 
     let cut_off = daemon.wait_for_log("closing unfinished connections");
     assert_eq!(cut_off["clients"], 80, "those who stopped within a body or do not read");
@@ -139,7 +141,9 @@ fn shutdown_slow_reader_gets_whole_response() {
     // Longer than the server waits for a client of whom it has nothing to wait for.
     std::thread::sleep(Duration::from_millis(500));
     let answers = client.read_responses();
-    assert!(!answers.is_empty() && answers.iter().all(|answer| answer.json()["openapi"].is_string()));
+    assert!(
+        !answers.is_empty() && answers.iter().all(|answer| answer.json::<serde_json::Value>()["openapi"].is_string())
+    );
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Scene;
+use crate::support::answers::label;
 use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION};
 use crate::support::waiting::block_until;
@@ -59,9 +60,9 @@ fn suspended_process_drops_expired_requests() {
     daemon.signal("CONT");
     for client in &mut clients {
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.problem().as_str()), (504, "deadline-exceeded"));
+        assert_eq!((answer.status, answer.problem_kind().as_str()), (504, "deadline-exceeded"));
     }
-    assert_eq!(patient.read_response().json()["prediction"], "card_arrival");
+    assert_eq!(label(&patient.read_response().json()), "card_arrival");
     assert_eq!(run(), 11, "only the patient client's text was run");
     // As ever: on the same connections and on new ones.
     clients.push(RawClient::connect(daemon.address));

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{
-    MODEL, Scene, answering_version, post_feedback, post_registry_change, predict, registry_state, stored_feedback_ids,
-};
+use super::{MODEL, Scene, post_feedback, post_registry_change, stored_feedback_ids};
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
-use crate::support::models_command::run_models_command;
-use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::daemon_requests::{answering_version, post, registry_state};
+use crate::support::models_command::change_model;
+use crate::support::raw_client::{RawClient, get, metric};
 use crate::support::waiting::block_until;
 
 const UNUSABLE_DAMAGED_METRIC: &str = r#"predictd_storage_fault{reason="damaged"}"#;
@@ -74,12 +73,12 @@ fn prepared_data_directory(scene: &Scene) -> (std::path::PathBuf, Vec<String>) {
 fn assert_changes_refused(daemon: &Daemon, damage: &str) {
     assert_eq!(
         (registry_state(daemon), metric(daemon.admin, UNUSABLE_DAMAGED_METRIC)),
-        (json!("damaged"), 1),
+        ("damaged".to_owned(), 1),
         "{damage}"
     );
     assert_eq!(RawClient::connect(daemon.address).request(get("/readyz")).status, 200, "{damage}");
     for refused in [post_feedback(daemon), post_registry_change(daemon)] {
-        assert_eq!((refused.status, refused.problem().as_str()), (503, "registry-unavailable"), "{damage}");
+        assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "registry-unavailable"), "{damage}");
         assert!(refused.body.contains("database is damaged"), "{damage}: {refused:?}");
         assert!(refused.body.contains("predictd database restore"), "{damage}: {refused:?}");
     }
@@ -112,10 +111,10 @@ fn damaged_database_serves_last_known_state() {
         let daemon = scene.start(&[]);
         assert_eq!(
             (registry_state(&daemon), stored_feedback_ids(&daemon), answering_version(&daemon).as_str()),
-            (json!("current"), told, "2")
+            ("current".to_owned(), told, "2")
         );
         assert_eq!((metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), post_feedback(&daemon).status), (0, 200));
-        run_models_command(&daemon, &["activate", MODEL, "1"]);
+        change_model(&daemon, &["activate", MODEL, "1"]);
         daemon.stop();
     }
 }
@@ -144,9 +143,8 @@ fn damaged_database_serves_new_models_directory_entries() {
     damage_inner_pages(&scene.data_dir().join("predictd.db"));
     crate::support::model_builder::ModelBuilder::plain().write(scene.models.path(), "new", "1");
     let daemon = scene.start(&[]);
-    let body = json!({ "text": "10", "model": "new" }).to_string();
-    assert_eq!(RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body)).status, 200);
-    assert_eq!(predict(&daemon)["model"]["version"], "2");
+    assert_eq!(post(daemon.address, "/predict", &json!({ "text": "10", "model": "new" })).status, 200);
+    assert_eq!(answering_version(&daemon), "2");
     daemon.stop();
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{MODEL, Scene, entries, post_feedback, stored_feedback_ids};
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
-use crate::support::models_command::run_models_command;
+use crate::support::models_command::change_model;
 
 fn file_mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -112,6 +112,6 @@ fn file_modes_too_open_are_tightened_at_start() {
         paths_open_to_others(&data).into_iter().filter(|line| !line.contains("replaced-8")).collect();
     assert_eq!(left, [format!("{} 644", data.join("notes").display())]);
     assert_eq!(file_mode(&outside), 0o644);
-    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    change_model(&daemon, &["activate", MODEL, "1"]);
     daemon.stop();
 }

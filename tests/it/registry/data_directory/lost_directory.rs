@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Scene, post_feedback, post_registry_change, predict, registry_state, stored_feedback_ids};
+use super::{Scene, post_feedback, post_registry_change, stored_feedback_ids};
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::registry_state;
+use crate::support::http_receiver::spawn_thread;
 use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::waiting::block_until;
 
@@ -17,7 +19,7 @@ fn post_feedback_until_refused(daemon: &Daemon) -> usize {
     loop {
         let answer = post_feedback(daemon);
         if answer.status == 503 {
-            assert_eq!(answer.problem(), "registry-unavailable");
+            assert_eq!(answer.problem_kind(), "registry-unavailable");
             assert!(answer.body.contains("data directory was removed or replaced"), "{answer:?}");
             assert!(answer.body.contains("restart the server"), "{answer:?}");
             return acknowledged;
@@ -36,9 +38,9 @@ fn assert_lost(mut daemon: Daemon, data: &Path) -> Daemon {
     let line = daemon.wait_for_log("data directory removed or replaced");
     assert_eq!((&line["level"], &line["directory"]), (&json!("ERROR"), &json!(data.to_str().unwrap())), "{line}");
     let refused = post_registry_change(&daemon);
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "registry-unavailable"));
+    assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "registry-unavailable"));
     assert!(refused.body.contains("restart the server") && !refused.body.contains(data.to_str().unwrap()));
-    assert_eq!(predict(&daemon)["model"]["name"], "m");
+    assert_eq!(daemon.predict("10 20").model.name, "m");
     daemon
 }
 
@@ -48,7 +50,7 @@ fn lost_data_directory_removed_refuses_feedback() {
     let daemon = scene.start(&[]);
     assert_eq!(
         (post_feedback(&daemon).status, registry_state(&daemon), metric(daemon.admin, UNUSABLE_LOST_METRIC)),
-        (200, json!("current"), 0)
+        (200, "current".to_owned(), 0)
     );
     std::fs::remove_dir_all(scene.data_dir()).unwrap();
     assert_lost(daemon, &scene.data_dir()).stop();
@@ -110,11 +112,11 @@ fn lost_data_directory_loses_no_acknowledged_feedback() {
     for _ in 0..5 {
         let scene = Scene::new();
         let daemon = scene.start(&[]);
-        let answer = predict(&daemon);
-        let body = json!({ "prediction_id": answer["prediction_id"], "actual": "a" }).to_string();
+        let answer = daemon.predict("10 20");
+        let body = json!({ "prediction_id": answer.prediction_id, "actual": "a" }).to_string();
         let address = daemon.address;
         let aside = scene.root.path().join("aside");
-        let telling = crate::support::http_receiver::spawn_thread(move || {
+        let telling = spawn_thread(move || {
             let mut wire = RawClient::connect(address);
             let mut told = 0;
             while wire.request(request("POST", "/feedback", "", &body)).status == 200 {
