@@ -8,6 +8,7 @@ mod error;
 pub mod experiments;
 pub mod feedback;
 mod file_health;
+mod idempotency;
 mod model_changes;
 mod pool;
 pub mod retention;

@@ -172,7 +172,7 @@ pub async fn sync_to_database(
         let audit = AuditDetails { actor: "start", action: "find", ..AuditDetails::default() };
         // A removed directory is gone, even if an experiment needs it.
         let change = ChangeRequest { target: name, protects_experiments: false, audit, ..ChangeRequest::default() };
-        database.change_model(change, |record| sync_record(record, &there, gone), |_| String::new()).await?;
+        database.change_model(change, |record| sync_record(record, &there, gone)).await?;
     }
     Ok(database.read_state().await?.records)
 }

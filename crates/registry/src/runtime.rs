@@ -4,11 +4,12 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
 use super::database::ChangeOutcome;
-use super::service::{ChangeContext, RegistryError, RegistryServices};
+use super::service::{ChangeContext, RegistryError, RegistryServices, answer_once};
 
 /// Most changes and looks that are under way or wait.
 const MAX_PENDING_TASKS: usize = 64;
@@ -58,25 +59,24 @@ impl RegistryRuntime {
         &self.services
     }
 
-    /// Makes a change to its end. A request that was made before under its Idempotency-Key gets its first outcome: the
-    /// transaction of a change looks for it, and this does where a change is refused.
+    /// Makes a change to its end. A request that was made before under its Idempotency-Key gets its first outcome.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn change<T, F>(
+    pub async fn change<T, A, F>(
         &self,
         order: ChangeContext,
         work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
-    ) -> Result<ChangeOutcome<T>, RegistryError>
+    ) -> Result<ChangeOutcome<T, A>, RegistryError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<ChangeOutcome<T>, RegistryError>> + Send + 'static,
+        A: DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<ChangeOutcome<T, A>, RegistryError>> + Send + 'static,
     {
         self.run(|services| async move {
-            match work(Arc::clone(&services), order.clone()).await {
-                Err(error) if error.is_refusal() => services.context.find_repeated(&order).await?.ok_or(error),
-                outcome => outcome,
-            }
+            let registry = Arc::clone(&services.context);
+            let change = work(services, order.clone());
+            answer_once(&registry, &order, change).await
         })
         .await
     }

@@ -4,6 +4,7 @@
 //! - `state_cache`: the registry's state; `commit`: commits a change to the database, the state and the snapshot
 //! - `reconciler`: loads and unloads versions, `version_loader`: a single one; `snapshot_publisher`: publishes the state;
 //!   `reconcile_loop`: when
+//! - `idempotency`: answers repeated requests
 //! - `model_service`, `experiment_service`: what operators can do
 //! - `experiment_evaluator`: reads the results of experiments; `rollout_controller` moves rollouts on by them
 //! - `accuracy_monitor`: compares the accuracy of versions with what is expected
@@ -20,6 +21,7 @@ mod experiment_evaluator;
 mod experiment_service;
 mod feedback_retention;
 mod feedback_store;
+mod idempotency;
 mod mlflow_sync;
 mod model_service;
 mod phase_counters;
@@ -38,6 +40,7 @@ mod version_loader;
 
 pub use change_context::ChangeContext;
 pub use error::RegistryError;
+pub(crate) use idempotency::answer_once;
 pub use mlflow_sync::AliasSubscription;
 pub use reconciler::{LoadDeps, MemoryCheck};
 pub use registry_context::RegistryContext;

@@ -67,7 +67,7 @@ where
 }
 
 /// A change of what its caller has not seen.
-pub(crate) fn missing_precondition_error() -> ApiError {
+fn missing_precondition_error() -> ApiError {
     let detail =
         "Say which state this is decided on: If-Match with the ETag of what is to be changed, as GET shows it.";
     ApiError::new(Code::PreconditionRequired, detail)
@@ -129,6 +129,7 @@ impl From<RegistryError> for ApiError {
                 tracing::error!(%reason, "feedback could not be stored");
                 unavailable_error("Neither the database nor the disk takes feedback now.")
             }
+            RegistryError::RevisionRequired => missing_precondition_error(),
             RegistryError::MlflowNotConfigured => error_as_detail(&error, Code::InvalidRequest),
             RegistryError::BrokenVersion(..) | RegistryError::IncompatibleArms(_) => {
                 error_as_detail(&error, Code::VersionUnusable)
@@ -159,6 +160,9 @@ fn from_change_error(error: &RegistryError, change: &ChangeError) -> ApiError {
         | ChangeError::IdempotencyKeyReused
         | ChangeError::Experiment(ExperimentError::Conflict(_)) => error_as_detail(error, Code::Conflict),
         ChangeError::RevisionMismatch(_) => error_as_detail(error, Code::PreconditionFailed),
+        ChangeError::UnreadableAnswer(_) => {
+            ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.")
+        }
         // It names no path, and says what an operator has to do.
         ChangeError::Database(reason) | ChangeError::OutcomeUnknown(reason)
             if let Some(fault) = StorageFault::from_error(reason) =>

@@ -15,7 +15,7 @@ use super::error::ChangeError;
 use super::pool::Database;
 use super::rows::{self, AnyQuery, count_from, from_json, read_experiments, to_json};
 use super::timeouts::{SUMS_TIMEOUT, with_timeout};
-use super::transactions::{GuardedConnection, find_repeated, record_change};
+use super::transactions::{GuardedConnection, record_change};
 use crate::record::{ModelRecord, ModelRecords, RecordError};
 
 /// Processes whose counts stand by themselves; those of more are put together.
@@ -29,6 +29,9 @@ const MAX_LABEL_PAIRS: u32 = 10_000;
 
 /// Keeps what a process has counted, as the first of it.
 const INSERT_COUNTS: &str = "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (experiment, phase, process) DO UPDATE SET counts = $4, users = $5, at = $6";
+
+/// What became of a change of an experiment; no experiment if it was deleted.
+pub type ExperimentChangeOutcome = ChangeOutcome<Option<Experiment>, Option<Experiment>>;
 
 /// What there is when an experiment changes.
 #[derive(Debug)]
@@ -107,10 +110,13 @@ impl Database {
         &self,
         change: ChangeRequest<'_>,
         apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
-    ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
+    ) -> Result<ExperimentChangeOutcome, ChangeError> {
         self.write(async {
-            let mut transaction = self.begin(1).await?;
-            let decided = apply_experiment_change(&mut transaction, change, apply).await;
+            let (mut transaction, decided) = self.begin_change(change).await?;
+            let decided = match decided {
+                Some(decided) => decided,
+                None => apply_experiment_change(&mut transaction, change, apply).await,
+            };
             self.finish(transaction, decided).await
         })
         .await
@@ -202,11 +208,8 @@ async fn apply_experiment_change(
     transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
-) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
+) -> Result<ExperimentChangeOutcome, ChangeError> {
     let connection = &mut *transaction.connection;
-    if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
-        return Ok(repeated);
-    }
     let mut records = rows::read_models(connection).await?;
     let experiments = read_experiments(connection).await?;
     let name = change.target;
@@ -250,8 +253,7 @@ async fn apply_experiment_change(
             rows::write_model(connection, on, &stored, &model).await?;
         }
     }
-    // Any of it can be written as JSON: it just was.
-    record_change(transaction, change, on, || serde_json::to_string(&after).unwrap_or_default()).await?;
+    record_change(transaction, change, on, &after).await?;
     Ok(ChangeOutcome::Changed(after))
 }
 

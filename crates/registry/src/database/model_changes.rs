@@ -1,16 +1,17 @@
 //! Changes of models, and the history of all changes.
 
+use serde::de::DeserializeOwned;
+
 use super::change::{AuditEntry, ChangeOutcome, ChangeRequest, HistoryFilter};
 use super::error::ChangeError;
+use super::idempotency::find_repeated;
 use super::pool::Database;
-use super::transactions::{GuardedConnection, find_repeated, record_change};
+use super::transactions::{GuardedConnection, record_change};
 use super::{experiments, rows};
-use crate::record::{ModelRecord, RecordError};
+use crate::record::{ModelRecord, ModelSummary, RecordError};
 
 impl Database {
     /// Changes a model, or refuses to, or tells that the same was asked before.
-    ///
-    /// `answer` is stored with the request's key and returned to a repeated request.
     ///
     /// # Errors
     /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].
@@ -18,11 +19,13 @@ impl Database {
         &self,
         change: ChangeRequest<'_>,
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
-        answer: impl FnOnce(&ModelRecord) -> String,
     ) -> Result<ChangeOutcome, ChangeError> {
         self.write(async {
-            let mut transaction = self.begin(1).await?;
-            let decided = apply_model_change(&mut transaction, change, apply, answer).await;
+            let (mut transaction, decided) = self.begin_change(change).await?;
+            let decided = match decided {
+                Some(decided) => decided,
+                None => apply_model_change(&mut transaction, change, apply).await,
+            };
             self.finish(transaction, decided).await
         })
         .await
@@ -33,7 +36,11 @@ impl Database {
     ///
     /// # Errors
     /// If the key was used for another request, or the database does not answer.
-    pub async fn find_repeated<T>(&self, key: &str, request: &str) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
+    pub async fn find_repeated<T, A: DeserializeOwned>(
+        &self,
+        key: &str,
+        request: &str,
+    ) -> Result<Option<ChangeOutcome<T, A>>, ChangeError> {
         self.query(async { find_repeated(&mut *self.pool.acquire().await?, Some((key, request))).await }).await
     }
 
@@ -75,12 +82,8 @@ async fn apply_model_change(
     transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
-    answer: impl FnOnce(&ModelRecord) -> String,
 ) -> Result<ChangeOutcome, ChangeError> {
     let connection = &mut *transaction.connection;
-    if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
-        return Ok(repeated);
-    }
     let before = rows::read_model(connection, change.target).await?;
     if change.expected_revision.is_some_and(|revision| revision != before.revision) {
         return Err(ChangeError::RevisionMismatch(before.revision));
@@ -94,6 +97,6 @@ async fn apply_model_change(
     }
     after.revision += 1;
     rows::write_model(connection, change.target, &before, &after).await?;
-    record_change(transaction, change, change.target, || answer(&after)).await?;
+    record_change(transaction, change, change.target, &ModelSummary::from(&after)).await?;
     Ok(ChangeOutcome::Changed(after))
 }

@@ -4,12 +4,9 @@ use predictd_experiments::experiment::{Experiment, ExperimentError, check_confli
 
 use super::error::RegistryError;
 use super::registry_context::RegistryContext;
-use crate::database::experiments::{ExperimentWriteAction, RegistryView};
+use crate::database::experiments::{ExperimentChangeOutcome, ExperimentWriteAction, RegistryView};
 use crate::database::{AuditDetails, ChangeOutcome, ChangeRequest};
 use crate::record::{ModelRecord, RecordError};
-
-/// The outcome of a change of an experiment; no experiment if it was deleted.
-pub(super) type ExperimentOutcome = ChangeOutcome<Option<Experiment>>;
 
 impl RegistryContext {
     /// Commits a change of a model.
@@ -19,14 +16,7 @@ impl RegistryContext {
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
     ) -> Result<ChangeOutcome, RegistryError> {
         let ChangeRequest { target: name, audit: AuditDetails { actor, action, version, .. }, .. } = change;
-        let outcome = self
-            .database
-            .change_model(change, apply, |record| {
-                // Three plain values can always be written.
-                serde_json::to_string(&(record.revision, &record.active, record.previous_versions.last()))
-                    .unwrap_or_default()
-            })
-            .await?;
+        let outcome = self.database.change_model(change, apply).await?;
         if let ChangeOutcome::Changed(record) = &outcome {
             self.metrics.record_registry_change(name, action);
             tracing::info!(model = name, action, version, by = actor, "registry changed");
@@ -43,7 +33,7 @@ impl RegistryContext {
         &self,
         mut change: ChangeRequest<'_>,
         apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let ChangeRequest { target: name, audit: AuditDetails { actor, action, .. }, .. } = change;
         change.audit.experiment = Some(name);
         let mut is_promotion = false;

@@ -33,6 +33,9 @@ pub enum RegistryError {
     /// There is no MLflow server to ask.
     #[error("this server was not told of an MLflow server (--mlflow)")]
     MlflowNotConfigured,
+    /// What is to be changed exists, and the caller names no revision of it.
+    #[error("the change names no revision")]
+    RevisionRequired,
     /// Arms that cannot be compared.
     #[error("{0}")]
     IncompatibleArms(String),
@@ -64,7 +67,7 @@ impl From<ExperimentError> for RegistryError {
 
 impl RegistryError {
     /// True if a change was refused: not if the database has failed.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub(super) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Change(ChangeError::Database(_) | ChangeError::OutcomeUnknown(_)))
     }
 }

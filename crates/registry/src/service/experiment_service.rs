@@ -9,13 +9,12 @@ use predictd_platform::clock::now_millis;
 use tokio::sync::Mutex;
 
 use super::change_context::ChangeContext;
-use super::commit::ExperimentOutcome;
 use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
 use crate::database::ChangeRequest;
-use crate::database::experiments::{ExperimentWriteAction, RegistryView};
+use crate::database::experiments::{ExperimentChangeOutcome, ExperimentWriteAction, RegistryView};
 use crate::snapshot::Snapshot;
 
 /// Changes experiments.
@@ -31,7 +30,7 @@ impl ExperimentService {
         Self { context, reconciler, lock: Mutex::default() }
     }
 
-    /// Makes an experiment, or changes its design.
+    /// Makes an experiment, or changes its design. A change that names no revision makes a new one.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -40,10 +39,13 @@ impl ExperimentService {
         name: &str,
         design: ExperimentDesign,
         order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
+        // What is new was never seen.
+        let expected_revision = order.expected_revision.or(Some(0));
+        let change = ChangeRequest { expected_revision, ..order.request(name, "design", None) };
         self.context
-            .change_experiment(order.request(name, "design", None), |stored, view| {
+            .change_experiment(change, |stored, view| {
                 check_references(&design, view)?;
                 let Some(mut experiment) = stored else {
                     return Ok(write_action(true, Experiment::new(design, now_millis())));
@@ -57,7 +59,7 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`]; it does not run then.
-    pub async fn start(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
+    pub async fn start(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
         // Another replica may have made it a moment ago.
         self.context.refresh().await?;
@@ -89,7 +91,7 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn pause(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
+    pub async fn pause(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
         self.update(order.request(name, "pause", None), |experiment, _| experiment.pause()).await
     }
 
@@ -102,7 +104,7 @@ impl ExperimentService {
         name: &str,
         outcome: Option<String>,
         order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         self.update(order.request(name, "end", None), |experiment, _| experiment.end(now_millis(), outcome)).await
     }
 
@@ -115,7 +117,7 @@ impl ExperimentService {
         name: &str,
         arm: &str,
         order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
         self.promote_locked(name, arm, None, order).await
     }
@@ -141,7 +143,7 @@ impl ExperimentService {
         arm: &str,
         replaced: Option<&str>,
         order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let experiment = self.recorded(name)?;
         let version = promotable_version(&experiment, arm)?;
         let model = &experiment.design.model;
@@ -164,7 +166,7 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
+    pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
         self.context
             .change_experiment(order.request(name, "forget", None), |stored, _| {
                 let experiment = existing(name, stored)?;
@@ -185,7 +187,7 @@ impl ExperimentService {
         &self,
         change: ChangeRequest<'_>,
         alter: impl FnOnce(&mut Experiment, &RegistryView<'_>) -> Result<bool, ExperimentError>,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         self.context
             .change_experiment(change, |stored, view| {
                 let mut experiment = existing(change.target, stored)?;

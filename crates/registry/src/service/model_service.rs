@@ -42,7 +42,7 @@ impl ModelService {
         Self { context, reconciler, change_lock: Mutex::default(), verify_lock: Mutex::default() }
     }
 
-    /// Registers a version whose files an MLflow server keeps. A request that was made before is not pulled again.
+    /// Registers a version whose files an MLflow server keeps.
     ///
     /// # Errors
     /// [`RegistryError`]; nothing is kept then.
@@ -53,9 +53,6 @@ impl ModelService {
         request: PullRequest,
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        if let Some(repeated) = self.context.find_repeated(order).await? {
-            return Ok(repeated);
-        }
         self.register(name, version, self.pull_version(request).await?, order).await
     }
 

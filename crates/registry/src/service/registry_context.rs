@@ -8,10 +8,9 @@ use predictd_experiments::experiment::ExperimentMap;
 use predictd_metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
-use super::change_context::ChangeContext;
 use super::snapshot_publisher::SnapshotPublisher;
 use super::state_cache::StateCache;
-use crate::database::{AuditEntry, ChangeError, ChangeOutcome, Database, HistoryFilter, StorageFault};
+use crate::database::{AuditEntry, ChangeError, Database, HistoryFilter, StorageFault};
 use crate::record::{ModelRecord, ModelRecords};
 use crate::snapshot::Registry;
 use crate::store::Store;
@@ -107,15 +106,6 @@ impl RegistryContext {
     /// If the database does not answer.
     pub async fn history(&self, filter: HistoryFilter<'_>, limit: i64) -> Result<Vec<AuditEntry>, ChangeError> {
         Ok(self.database.history(filter, limit).await?)
-    }
-
-    /// The first outcome of a request that was made before under the same Idempotency-Key.
-    ///
-    /// # Errors
-    /// If the key was used for another request, or the database does not answer.
-    pub async fn find_repeated<T>(&self, order: &ChangeContext) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
-        let Some((key, request)) = &order.idempotency_key else { return Ok(None) };
-        self.database.find_repeated(key, request).await
     }
 
     /// Stores what was counted of experiments.

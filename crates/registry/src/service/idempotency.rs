@@ -1,0 +1,30 @@
+//! Answers a repeated request as it was answered first.
+
+use serde::de::DeserializeOwned;
+
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
+use super::registry_context::RegistryContext;
+use crate::database::ChangeOutcome;
+
+/// The first outcome of the request if it was made before under its Idempotency-Key, else that of `change`.
+///
+/// Two of the same request may be made at once: the transaction of a change looks for the first, and this does once more
+/// where a change is refused before its transaction.
+///
+/// # Errors
+/// Those of `change`; if the key was used for another request, or the database does not answer.
+pub(crate) async fn answer_once<T, A: DeserializeOwned>(
+    registry: &RegistryContext,
+    order: &ChangeContext,
+    change: impl Future<Output = Result<ChangeOutcome<T, A>, RegistryError>>,
+) -> Result<ChangeOutcome<T, A>, RegistryError> {
+    let Some((key, request)) = &order.idempotency_key else { return change.await };
+    if let Some(repeated) = registry.database.find_repeated(key, request).await? {
+        return Ok(repeated);
+    }
+    match change.await {
+        Err(error) if error.is_refusal() => registry.database.find_repeated(key, request).await?.ok_or(error),
+        outcome => outcome,
+    }
+}
