@@ -75,7 +75,8 @@ impl RegistryRuntime {
     {
         self.run(|services| async move {
             let registry = Arc::clone(&services.context);
-            let change = work(services, order.clone());
+            // In a box: the futures around it would hold it twice.
+            let change = Box::pin(work(services, order.clone()));
             answer_once(&registry, &order, change).await
         })
         .await
