@@ -114,7 +114,7 @@ pub async fn results(
     let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
     let read = models
         .require_registry()?
-        .run(move |services| async move { services.experiments.results(&named, phase, with).await });
+        .run(move |services| async move { services.evaluator.results(&named, phase, with).await });
     Ok(Json(results::results_view(name, read.await?, details)))
 }
 

@@ -42,6 +42,6 @@ pub use change_context::ChangeContext;
 pub use error::RegistryError;
 pub(crate) use idempotency::answer_once;
 pub use mlflow_sync::AliasSubscription;
-pub use reconciler::{LoadDeps, MemoryCheck};
 pub use registry_context::RegistryContext;
 pub use registry_services::{RegistryServices, ServiceDeps};
+pub use version_loader::{LoadDeps, MemoryCheck};

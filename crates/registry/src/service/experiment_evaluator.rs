@@ -1,15 +1,22 @@
 //! What experiments show: the results of their phases, and the first verdicts.
 
+use std::sync::Arc;
+
 use predictd_experiments::experiment::{Experiment, conflict};
 use predictd_experiments::results::{FirstDecision, PhaseResults, PhaseTotals};
 use predictd_platform::clock::now_millis;
 
 use super::error::RegistryError;
-use super::experiment_service::ExperimentService;
+use super::registry_context::RegistryContext;
 use crate::database::ChangeError;
 use crate::database::experiments::{PhaseQuery, ResultDetail};
 
-impl ExperimentService {
+/// Reads the results of experiments.
+pub struct ExperimentEvaluator {
+    pub(super) context: Arc<RegistryContext>,
+}
+
+impl ExperimentEvaluator {
     /// The results of a phase of an experiment, from 1: of the present one if none is named. First verdicts are stored.
     ///
     /// # Errors
@@ -20,7 +27,7 @@ impl ExperimentService {
         phase: Option<u32>,
         detail: ResultDetail,
     ) -> Result<(Experiment, u32, PhaseResults), RegistryError> {
-        let experiment = self.recorded(name)?;
+        let experiment = self.context.experiment(name)?;
         let phase = phase.unwrap_or(experiment.phase_number());
         let Some((_, phase_record)) = (1..).zip(&experiment.phases).find(|(number, _)| *number == phase) else {
             return Ok(conflict(match experiment.phases.len() {

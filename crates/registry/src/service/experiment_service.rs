@@ -9,6 +9,7 @@ use predictd_platform::clock::now_millis;
 use tokio::sync::Mutex;
 
 use super::change_context::ChangeContext;
+use super::commit;
 use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
@@ -19,7 +20,7 @@ use crate::snapshot::Snapshot;
 
 /// Changes experiments.
 pub struct ExperimentService {
-    pub(super) context: Arc<RegistryContext>,
+    context: Arc<RegistryContext>,
     reconciler: Arc<Reconciler>,
     /// One change that needs versions at a time. Others wait for no load.
     lock: Mutex<()>,
@@ -44,15 +45,14 @@ impl ExperimentService {
         // What is new was never seen.
         let expected_revision = order.expected_revision.or(Some(0));
         let change = ChangeRequest { expected_revision, ..order.request(name, "design", None) };
-        self.context
-            .change_experiment(change, |stored, view| {
-                check_references(&design, view)?;
-                let Some(mut experiment) = stored else {
-                    return Ok(write_action(true, Experiment::new(design, now_millis())));
-                };
-                Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
-            })
-            .await
+        commit::change_experiment(&self.context, change, |stored, view| {
+            check_references(&design, view)?;
+            let Some(mut experiment) = stored else {
+                return Ok(write_action(true, Experiment::new(design, now_millis())));
+            };
+            Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
+        })
+        .await
     }
 
     /// Starts an experiment, or goes on with it, once its versions are loaded.
@@ -63,7 +63,7 @@ impl ExperimentService {
         let _lock = self.lock.lock().await;
         // Another replica may have made it a moment ago.
         self.context.refresh().await?;
-        let experiment = self.recorded(name)?;
+        let experiment = self.context.experiment(name)?;
         let _leases = self.load_arms(&experiment).await?;
         self.update(order.request(name, "start", None), apply_start).await
     }
@@ -144,22 +144,21 @@ impl ExperimentService {
         replaced: Option<&str>,
         order: &ChangeContext,
     ) -> Result<ExperimentChangeOutcome, RegistryError> {
-        let experiment = self.recorded(name)?;
+        let experiment = self.context.experiment(name)?;
         let version = promotable_version(&experiment, arm)?;
         let model = &experiment.design.model;
         let _lease = VersionLease::new(&self.context, model, &version);
         self.reconciler.ensure_loaded(model, &self.context.model_record_or_default(model), &version).await?;
-        self.context
-            .change_experiment(order.request(name, "promote", Some(&version)), |stored, view| {
-                let mut experiment = existing(name, stored)?;
-                if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
-                    return conflict("another version was made the active one meanwhile");
-                }
-                let version = promotable_version(&experiment, arm)?;
-                experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
-                Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
-            })
-            .await
+        commit::change_experiment(&self.context, order.request(name, "promote", Some(&version)), |stored, view| {
+            let mut experiment = existing(name, stored)?;
+            if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
+                return conflict("another version was made the active one meanwhile");
+            }
+            let version = promotable_version(&experiment, arm)?;
+            experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
+            Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
+        })
+        .await
     }
 
     /// Deletes an experiment that has not begun, or has ended longer ago than receipts are valid.
@@ -167,8 +166,7 @@ impl ExperimentService {
     /// # Errors
     /// [`RegistryError`].
     pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
-        self.context
-            .change_experiment(order.request(name, "forget", None), |stored, _| {
+        commit::change_experiment(&self.context, order.request(name, "forget", None), |stored, _| {
                 let experiment = existing(name, stored)?;
                 let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
                 let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
@@ -188,16 +186,11 @@ impl ExperimentService {
         change: ChangeRequest<'_>,
         alter: impl FnOnce(&mut Experiment, &RegistryView<'_>) -> Result<bool, ExperimentError>,
     ) -> Result<ExperimentChangeOutcome, RegistryError> {
-        self.context
-            .change_experiment(change, |stored, view| {
-                let mut experiment = existing(change.target, stored)?;
-                Ok(write_action(alter(&mut experiment, view)?, experiment))
-            })
-            .await
-    }
-
-    pub(super) fn recorded(&self, name: &str) -> Result<Experiment, ExperimentError> {
-        existing(name, self.context.state.lock().experiments.get(name).cloned())
+        commit::change_experiment(&self.context, change, |stored, view| {
+            let mut experiment = existing(change.target, stored)?;
+            Ok(write_action(alter(&mut experiment, view)?, experiment))
+        })
+        .await
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use predictd_metrics::AliasCheckOutcome;
 
 use super::change_context::ChangeContext;
+use super::commit;
 use super::error::RegistryError;
 use super::model_service::ModelService;
 use super::polling::Poller;
@@ -164,7 +165,7 @@ impl MlflowSync {
         tracing::error!(model, alias, version, error = %sentence, "alias version rejected; active version unchanged");
         let order = ChangeContext { reason: Some(sentence.clone()), ..order };
         let change = order.request(model, "refuse", Some(version));
-        let refused = self.models.context.change_model(change, |record| Ok(record.set_alias_target(target)));
+        let refused = commit::change_model(&self.models.context, change, |record| Ok(record.set_alias_target(target)));
         if !matches!(refused.await?, ChangeOutcome::Changed(_)) {
             return Ok(AliasCheckOutcome::Unchanged);
         }

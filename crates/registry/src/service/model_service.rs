@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 
 use super::change_context::ChangeContext;
+use super::commit;
 use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
@@ -62,7 +63,7 @@ impl ModelService {
     }
 
     pub(super) fn mlflow_client(&self) -> Result<&MlflowClient, RegistryError> {
-        self.reconciler.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
+        self.reconciler.loader.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
     }
 
     /// Registers a version whose files are in the store, once they were loaded and checked. The files of a registered version
@@ -91,15 +92,16 @@ impl ModelService {
             let store = self.context.store.clone();
             spawn_blocking(move || store.commit(&staged)).await?.map_err(StoreError::Disk)?;
         }
-        self.context
-            .change_model(order.request(name, "register", Some(version)), |model| model.register(version, record))
-            .await
+        commit::change_model(&self.context, order.request(name, "register", Some(version)), |model| {
+            model.register(version, record)
+        })
+        .await
     }
 
     /// True for a version whose files are not in the store, or are not what they should be.
     fn is_missing_files(&self, name: &str, version: &str, record: &VersionRecord) -> bool {
         let is_stored = record.digest().is_some_and(|digest| self.context.store.version_path(&digest).is_dir());
-        !is_stored || self.reconciler.has_failed(name, version)
+        !is_stored || self.reconciler.loader.has_failed(name, version)
     }
 
     async fn stage_and_verify(
@@ -112,7 +114,7 @@ impl ModelService {
         let store = self.context.store.clone();
         let files = record.files.clone();
         let staged = spawn_blocking(move || store.stage(&files)).await??;
-        self.reconciler.verify(name, version, record, &staged).await?;
+        self.reconciler.loader.verify(name, version, record, &staged).await?;
         Ok(staged)
     }
 
@@ -163,7 +165,7 @@ impl ModelService {
     ) -> Result<ChangeOutcome, RegistryError> {
         let change = order.request(name, "measure", Some(version));
         let _lock = self.lock_changes(change).await?;
-        self.context.change_model(change, |model| model.add_metrics(version, metrics)).await
+        commit::change_model(&self.context, change, |model| model.add_metrics(version, metrics)).await
     }
 
     /// Pins a version, once it is loaded, or unpins it.
@@ -183,7 +185,7 @@ impl ModelService {
         if pinned {
             return self.load_and_commit(change, version, apply).await;
         }
-        self.context.change_model(change, apply).await
+        commit::change_model(&self.context, change, apply).await
     }
 
     /// Deletes a version.
@@ -198,7 +200,7 @@ impl ModelService {
     ) -> Result<ChangeOutcome, RegistryError> {
         let change = order.request(name, "remove", Some(version));
         let _lock = self.lock_changes(change).await?;
-        self.context.change_model(change, |model| model.remove(version).map(|()| true)).await
+        commit::change_model(&self.context, change, |model| model.remove(version).map(|()| true)).await
     }
 
     /// Makes a version the active one because an alias leads to it, and removes pulled versions that are too many.
@@ -260,7 +262,7 @@ impl ModelService {
         record.version(version)?;
         let _lease = VersionLease::new(&self.context, change.target, version);
         self.reconciler.ensure_loaded(change.target, &record, version).await?;
-        self.context.change_model(change, apply).await
+        commit::change_model(&self.context, change, apply).await
     }
 
     /// Deletes files of the store that no version needs; their number.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use predictd_experiments::experiment::ExperimentMap;
+use predictd_experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
 use predictd_metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +69,12 @@ impl RegistryContext {
     #[must_use]
     pub fn experiments(&self) -> ExperimentMap {
         self.state.lock().experiments.clone()
+    }
+
+    /// The experiment as it was recorded last.
+    pub(super) fn experiment(&self, name: &str) -> Result<Experiment, ExperimentError> {
+        let experiment = self.state.lock().experiments.get(name).cloned();
+        experiment.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))
     }
 
     /// The number of models whose recorded active version is not loaded.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::accuracy_monitor::{Accuracies, AccuracyMonitor, MonitorState};
 use super::database_watch::DatabaseWatch;
 use super::error::RegistryError;
+use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::ExperimentService;
 use super::feedback_retention::FeedbackRetention;
 use super::feedback_store::FeedbackStore;
@@ -18,13 +19,14 @@ use super::mlflow_sync::{AliasSubscription, MlflowSync};
 use super::model_service::ModelService;
 use super::polling::Poller;
 use super::reconcile_loop::ReconcileLoop;
-use super::reconciler::{LoadDeps, Reconciler};
+use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::rollout_controller::RolloutController;
 use super::snapshot_publisher::SnapshotPublisher;
 use super::spool_drain::SpoolDrain;
 use super::state_cache::StateCache;
 use super::store_cleanup::StoreCleanup;
+use super::version_loader::LoadDeps;
 use crate::database::{ChangeError, Database};
 use crate::registry_state::{RegistryState, StateFile};
 use crate::snapshot::Registry;
@@ -55,8 +57,10 @@ pub struct RegistryServices {
     pub context: Arc<RegistryContext>,
     /// Changes models.
     pub models: Arc<ModelService>,
-    /// Changes experiments, and reads their results.
+    /// Changes experiments.
     pub experiments: Arc<ExperimentService>,
+    /// Reads the results of experiments.
+    pub evaluator: Arc<ExperimentEvaluator>,
     /// Stores feedback.
     pub feedback: Arc<FeedbackStore>,
     accuracies: Accuracies,
@@ -84,6 +88,7 @@ impl RegistryServices {
         Self {
             models: Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler))),
             experiments: Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler))),
+            evaluator: Arc::new(ExperimentEvaluator { context: Arc::clone(&context) }),
             feedback: Arc::new(FeedbackStore::new(Arc::clone(&context), deps.spool)),
             accuracies: Accuracies::default(),
             reconciler,
@@ -115,7 +120,12 @@ impl RegistryServices {
     /// If the load panics; what is recorded is followed all the same.
     pub async fn start(&self, aliases: Vec<AliasSubscription>) -> Result<(), RegistryError> {
         self.spawn(DatabaseWatch::new(Arc::clone(&self.context), self.unrecorded_sources.clone()));
-        self.spawn(RolloutController { experiments: Arc::clone(&self.experiments), evaluations: 0 });
+        self.spawn(RolloutController {
+            context: Arc::clone(&self.context),
+            experiments: Arc::clone(&self.experiments),
+            evaluator: Arc::clone(&self.evaluator),
+            evaluations: 0,
+        });
         self.spawn(SpoolDrain { feedback: Arc::clone(&self.feedback) });
         if let Some(retention) = self.feedback_retention {
             self.spawn(FeedbackRetention { feedback: Arc::clone(&self.feedback), retention, is_in_log: true });

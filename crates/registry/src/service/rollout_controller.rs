@@ -11,8 +11,10 @@ use predictd_platform::clock::now_millis;
 
 use super::change_context::ChangeContext;
 use super::error::RegistryError;
+use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::{ExperimentService, active_version};
 use super::polling::Poller;
+use super::registry_context::RegistryContext;
 use crate::database::experiments::ResultDetail;
 use crate::database::{ChangeError, ChangeOutcome};
 
@@ -24,14 +26,16 @@ const ROLLOUT_ACTOR: &str = "rollout";
 
 /// Evaluates experiments, and changes those that are rollouts.
 pub(super) struct RolloutController {
+    pub(super) context: Arc<RegistryContext>,
     pub(super) experiments: Arc<ExperimentService>,
+    pub(super) evaluator: Arc<ExperimentEvaluator>,
     /// Evaluations so far.
     pub(super) evaluations: u32,
 }
 
 impl Poller for RolloutController {
     async fn poll(&mut self) -> Duration {
-        if self.experiments.context.database_downtime().is_none() {
+        if self.context.database_downtime().is_none() {
             // The first evaluation, before any version is loaded, finds no experiment.
             self.evaluate_all(self.evaluations % NON_ROLLOUT_EVALUATION_STRIDE == 1).await;
         }
@@ -42,11 +46,10 @@ impl Poller for RolloutController {
 
 impl RolloutController {
     async fn evaluate_all(&self, includes_non_rollouts: bool) {
-        self.experiments.context.flush_counters().await;
-        let running: Vec<_> =
-            self.experiments.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
+        self.context.flush_counters().await;
+        let running: Vec<_> = self.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
         let names = running.iter().map(|phase| phase.experiment_name.as_str()).collect();
-        self.experiments.context.metrics.experiments.retain_experiments(&names);
+        self.context.metrics.experiments.retain_experiments(&names);
         for phase in running {
             if (includes_non_rollouts || phase.experiment.design.rollout.is_some())
                 && let Err(error) = self.evaluate(&phase.experiment_name).await
@@ -67,7 +70,7 @@ impl RolloutController {
             read => read?,
         };
         let arms = evaluation.results.arms.iter().map(arm_metrics);
-        self.experiments.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
+        self.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
         let Some(rollout) = RunningRollout::new(name, &evaluation) else { return Ok(()) };
         match self.advance(&rollout).await {
             // Another change was faster.
@@ -77,19 +80,18 @@ impl RolloutController {
     }
 
     async fn read_evaluation(&self, name: &str, detail: ResultDetail) -> Result<Evaluation, RegistryError> {
-        let (experiment, phase, results) = self.experiments.results(name, None, detail).await?;
+        let (experiment, phase, results) = self.evaluator.results(name, None, detail).await?;
         let mut earlier_phases = Vec::new();
         if running_rollout(&experiment).is_some() {
             for earlier in (1..phase).rev() {
-                earlier_phases.push(self.experiments.phase_totals(name, &experiment, earlier, detail).await?);
+                earlier_phases.push(self.evaluator.phase_totals(name, &experiment, earlier, detail).await?);
             }
         }
         Ok(Evaluation { experiment, results, earlier_phases, detail })
     }
 
     async fn advance(&self, rollout: &RunningRollout<'_>) -> Result<(), RegistryError> {
-        let active =
-            self.experiments.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
+        let active = self.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
         if active != rollout.control.arm.version {
             return self.cancel_superseded(rollout, active).await;
         }
