@@ -18,9 +18,10 @@ use predictd_api::experiments::{
 };
 use predictd_api::models::AuditEntryView;
 use predictd_api::reason::ReasonBody;
+use predictd_registry::RegistryError;
 use predictd_registry::database::HistoryFilter;
 use predictd_registry::database::experiments::{ExperimentChangeOutcome, ResultDetail};
-use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
+use predictd_registry::service::{ChangeContext, RegistryServices};
 use serde::Deserialize;
 
 use super::body::ValidatedJson;

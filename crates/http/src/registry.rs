@@ -20,11 +20,11 @@ use predictd_api::models::{
     RegisteredModelList,
 };
 use predictd_api::reason::ReasonBody;
-use predictd_registry::ResolveError;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::mlflow::pull::PullRequest;
 use predictd_registry::record::{ModelSummary, Origin, VersionRecord};
-use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
+use predictd_registry::service::{ChangeContext, RegistryServices};
+use predictd_registry::{RegistryError, ResolveError};
 
 use super::body::ValidatedJson;
 use super::error::ApiError;

@@ -3,7 +3,7 @@
 use predictd_api::experiments::{AnonymousRoute, ExperimentDesignBody, GuardrailsBody, PromoteRequest, RolloutBody};
 use predictd_experiments::experiment::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
 use predictd_experiments::rollout::{Guardrails, RolloutStrategy, StrategyStep};
-use predictd_registry::service::RegistryError;
+use predictd_registry::RegistryError;
 use predictd_stats::comparison_plan::{DEFAULT_ALPHA, DEFAULT_POWER};
 
 use crate::error::ApiError;

@@ -6,11 +6,12 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, Method};
 use predictd_experiments::experiment::ExperimentError;
+use predictd_registry::RegistryError;
 use predictd_registry::database::{ChangeError, StorageFault};
 use predictd_registry::mlflow::client::MlflowError;
 use predictd_registry::mlflow::pull::PullError;
 use predictd_registry::record::RecordError;
-use predictd_registry::service::{ChangeContext, RegistryError};
+use predictd_registry::service::ChangeContext;
 use predictd_registry::store::StoreError;
 use sha2::{Digest, Sha256};
 
@@ -138,7 +139,9 @@ impl From<RegistryError> for ApiError {
                 tracing::error!(version, reason, "model version temporarily not loadable");
                 unavailable_error("The version cannot be loaded now. What is served stays as it is.")
             }
-            RegistryError::Busy | RegistryError::Storage(_) => error_as_detail(&error, Code::RegistryUnavailable),
+            RegistryError::Busy | RegistryError::NoRegistry | RegistryError::Storage(_) => {
+                error_as_detail(&error, Code::RegistryUnavailable)
+            }
             RegistryError::InsufficientMemory(..) => error_as_detail(&error, Code::InsufficientMemory),
             RegistryError::TaskFailure(reason) => {
                 tracing::error!(%reason, "registry change aborted");

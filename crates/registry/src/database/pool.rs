@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyPool, ConnectOptions, Executor};
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ pub struct Database {
     /// It is SQLite's.
     pub(super) is_sqlite: bool,
     is_initialized: Arc<AtomicBool>,
+    /// Since when it does not answer.
+    down_since: Arc<Mutex<Option<Instant>>>,
     pub(super) file_health: Arc<DatabaseFileHealth>,
 }
 
@@ -66,6 +69,7 @@ impl Database {
             connect_options,
             is_sqlite,
             is_initialized: Arc::default(),
+            down_since: Arc::default(),
             file_health: Arc::default(),
         })
     }
@@ -142,6 +146,25 @@ impl Database {
     #[must_use]
     pub fn is_initialized(&self) -> bool {
         self.is_initialized.load(Ordering::Relaxed)
+    }
+
+    /// How long it has not answered; none if it answered last.
+    #[must_use]
+    pub fn downtime(&self) -> Option<Duration> {
+        self.down_since.lock().map(|since| since.elapsed())
+    }
+
+    /// Remembers that it does not answer. True if it did before.
+    pub(crate) fn mark_down(&self) -> bool {
+        let mut down_since = self.down_since.lock();
+        let is_new = down_since.is_none();
+        down_since.get_or_insert_with(Instant::now);
+        is_new
+    }
+
+    /// Remembers that it answers. True if it did not before.
+    pub(crate) fn mark_up(&self) -> bool {
+        self.down_since.lock().take().is_some()
     }
 
     /// An error while the tables may not be there, or the file is not what was opened.

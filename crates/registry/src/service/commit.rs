@@ -2,10 +2,10 @@
 
 use predictd_experiments::experiment::{Experiment, ExperimentError, check_conflicts};
 
-use super::error::RegistryError;
 use super::registry_context::RegistryContext;
 use crate::database::experiments::{ExperimentChangeOutcome, ExperimentWriteAction, RegistryView};
 use crate::database::{AuditDetails, ChangeOutcome, ChangeRequest};
+use crate::error::RegistryError;
 use crate::record::{ModelRecord, RecordError};
 
 /// Commits a change of a model.

@@ -6,10 +6,10 @@ use predictd_experiments::experiment::{Experiment, conflict};
 use predictd_experiments::results::{FirstDecision, PhaseResults, PhaseTotals};
 use predictd_platform::clock::now_millis;
 
-use super::error::RegistryError;
 use super::registry_context::RegistryContext;
 use crate::database::ChangeError;
 use crate::database::experiments::{PhaseQuery, ResultDetail};
+use crate::error::RegistryError;
 
 /// Reads the results of experiments.
 pub struct ExperimentEvaluator {

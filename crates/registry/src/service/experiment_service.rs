@@ -10,12 +10,12 @@ use tokio::sync::Mutex;
 
 use super::change_context::ChangeContext;
 use super::commit;
-use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
 use crate::database::ChangeRequest;
 use crate::database::experiments::{ExperimentChangeOutcome, ExperimentWriteAction, RegistryView};
+use crate::error::RegistryError;
 use crate::snapshot::Snapshot;
 
 /// Changes experiments.

@@ -3,9 +3,9 @@
 use serde::de::DeserializeOwned;
 
 use super::change_context::ChangeContext;
-use super::error::RegistryError;
 use super::registry_context::RegistryContext;
 use crate::database::ChangeOutcome;
+use crate::error::RegistryError;
 
 /// The first outcome of the request if it was made before under its Idempotency-Key, else that of `change`.
 ///

@@ -11,13 +11,13 @@ use predictd_metrics::AliasCheckOutcome;
 
 use super::change_context::ChangeContext;
 use super::commit;
-use super::error::RegistryError;
 use super::model_service::ModelService;
-use super::polling::Poller;
 use crate::database::{ChangeError, ChangeOutcome};
+use crate::error::RegistryError;
 use crate::mlflow::client::MlflowVersion;
 use crate::mlflow::pull::{PullError, PullRequest, SOURCE_METADATA_KEY};
 use crate::mlflow::uri::ModelUri;
+use crate::polling::Poller;
 use crate::record::{Origin, RecordError, VersionRecord};
 use crate::store::StoreError;
 use crate::valid_name::is_valid_name;

@@ -13,11 +13,11 @@ use tokio::task::spawn_blocking;
 
 use super::change_context::ChangeContext;
 use super::commit;
-use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
 use crate::database::{ChangeError, ChangeOutcome, ChangeRequest};
+use crate::error::RegistryError;
 use crate::mlflow::client::MlflowClient;
 use crate::mlflow::pull::{PullRequest, pull_model};
 use crate::record::{ModelRecord, RecordError, VersionRecord};

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use super::change_context::ChangeContext;
 use super::commit;
-use super::error::RegistryError;
 use super::registry_context::RegistryContext;
 use super::version_loader::{LoadDeps, VersionLoader};
+use crate::error::RegistryError;
 use crate::record::ModelRecord;
 use crate::registry_state::RegistryState;
 use crate::served_model::ServedModel;

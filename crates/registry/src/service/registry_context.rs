@@ -1,9 +1,8 @@
 //! What the services of the registry share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use predictd_experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
 use predictd_metrics::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +22,6 @@ pub struct RegistryContext {
     /// The files of versions.
     pub store: Store,
     pub(super) metrics: Arc<Metrics>,
-    /// Since when the database does not answer.
-    pub(super) down_since: Mutex<Option<Instant>>,
     /// Ends loads and loops.
     pub(super) stop: CancellationToken,
 }
@@ -97,7 +94,7 @@ impl RegistryContext {
     /// How long the database has not answered; none if it answered last.
     #[must_use]
     pub fn database_downtime(&self) -> Option<Duration> {
-        self.down_since.lock().map(|since| since.elapsed())
+        self.database.downtime()
     }
 
     /// What is wrong with the database's file or with the data directory, if anything.
@@ -115,7 +112,7 @@ impl RegistryContext {
     }
 
     /// Stores what was counted of experiments.
-    pub(super) async fn flush_counters(&self) {
+    pub async fn flush_counters(&self) {
         let counters = &self.publisher.phase_counters;
         counters.flush(&self.database).await;
         counters.remove_finished(&self.state.lock(), &self.registry().snapshot());

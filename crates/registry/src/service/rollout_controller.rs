@@ -10,13 +10,13 @@ use predictd_metrics::experiments::ArmStatus;
 use predictd_platform::clock::now_millis;
 
 use super::change_context::ChangeContext;
-use super::error::RegistryError;
 use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::{ExperimentService, active_version};
-use super::polling::Poller;
 use super::registry_context::RegistryContext;
 use crate::database::experiments::ResultDetail;
 use crate::database::{ChangeError, ChangeOutcome};
+use crate::error::RegistryError;
+use crate::polling::Poller;
 
 const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
 /// Of so many evaluations, experiments without a rollout are looked at in one.

@@ -11,8 +11,8 @@ use predictd_engine::model_source::ModelSource;
 use predictd_text::manifest::ManifestError;
 use tokio::task::spawn_blocking;
 
-use super::error::RegistryError;
 use super::registry_context::RegistryContext;
+use crate::error::RegistryError;
 use crate::mlflow::client::MlflowClient;
 use crate::mlflow::pull::{PullError, PullRequest, pull_model};
 use crate::mlflow::uri::ModelUriError;

@@ -1,12 +1,12 @@
-//! Why the registry's service changed nothing.
+//! Why the registry's services changed nothing.
 
 use predictd_experiments::experiment::ExperimentError;
 use tokio::task::JoinError;
 
 use crate::database::{ChangeError, StorageFault};
+use crate::feedback::spool::SpoolError;
 use crate::mlflow::pull::PullError;
 use crate::record::RecordError;
-use crate::spool::SpoolError;
 use crate::store::StoreError;
 
 /// Why nothing was changed.
@@ -39,6 +39,9 @@ pub enum RegistryError {
     /// Arms that cannot be compared.
     #[error("{0}")]
     IncompatibleArms(String),
+    /// The process only serves models of its own.
+    #[error("This process has no registry")]
+    NoRegistry,
     /// Too many others wait.
     #[error("too many changes wait already")]
     Busy,
@@ -67,7 +70,7 @@ impl From<ExperimentError> for RegistryError {
 
 impl RegistryError {
     /// True if a change was refused: not if the database has failed.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Change(ChangeError::Database(_) | ChangeError::OutcomeUnknown(_)))
     }
 }
