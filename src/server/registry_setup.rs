@@ -152,29 +152,29 @@ impl RegistrySetup {
 
     /// Serves what was known last, until the database answers.
     fn service_from_state_file(self, database: Database, reason: &str) -> Result<RegistryServices, String> {
-        let known = self.state_file().read().ok_or_else(|| self.database_error(reason))?;
+        let state = self.state_file().read().ok_or_else(|| self.database_error(reason))?;
         tracing::error!(reason, "database unavailable; serving the last known state");
-        let registry = self.build_registry(&known.records)?;
+        let registry = self.build_registry(&state.records)?;
         let sources = self.sources.clone();
-        Ok(RegistryServices::new(self.service_deps(registry, database), known, sources))
+        Ok(RegistryServices::new(self.service_deps(registry, database), state, sources))
     }
 
     /// Serves what was known last and what is in the models directory. The file is left as it is: what is in it may be all
     /// that there is.
     fn service_without_database(self, reason: &str) -> Result<RegistryServices, String> {
-        let known = self.state_file().read();
+        let state = self.state_file().read();
         tracing::error!(
             file = %self.database_path().display(),
             reason,
-            known = known.is_some(),
-            cure = %StorageFault::DatabaseDamaged,
+            has_state = state.is_some(),
+            remedy = %StorageFault::DatabaseDamaged,
             "database unusable; serving the last known state, refusing feedback and changes"
         );
-        let known = known.unwrap_or_default();
-        let records = models_directory::sync_in_memory(&known.records, &self.sources, self.missing_versions());
+        let state = state.unwrap_or_default();
+        let records = models_directory::sync_in_memory(&state.records, &self.sources, self.missing_versions());
         let registry = self.build_registry(&records)?;
         let database = self.connect_database()?.with_damage();
-        Ok(RegistryServices::new(self.service_deps(registry, database), RegistryState { records, ..known }, Vec::new()))
+        Ok(RegistryServices::new(self.service_deps(registry, database), RegistryState { records, ..state }, Vec::new()))
     }
 
     fn build_registry(&self, records: &ModelRecords) -> Result<Arc<Registry>, String> {

@@ -138,10 +138,10 @@ pub async fn metrics(
     metrics.set_ready(models.is_ready());
     if let Some(services) = models.registry_runtime.as_ref().map(RegistryRuntime::services) {
         let registry = &services.context;
-        metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
+        metrics.set_storage_fault(registry.storage_fault().map(StorageFault::name));
         metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
         metrics.set_unserved_models(registry.unserved_model_count());
-        metrics.set_feedback_waiting(services.feedback.spooled_bytes());
+        metrics.set_feedback_spool_bytes(services.feedback.spooled_bytes());
     }
     let text = metrics
         .render(&models.registry.snapshot().version_gauges())

@@ -197,8 +197,8 @@ impl Metrics {
         self.model_registry.feedback.with_label_values(&[outcome]).inc();
     }
 
-    /// So many bytes of feedback wait.
-    pub fn set_feedback_waiting(&self, bytes: u64) {
+    /// Bytes of feedback that wait in the spool.
+    pub fn set_feedback_spool_bytes(&self, bytes: u64) {
         self.model_registry.feedback_waiting.set(to_f64(bytes));
     }
 
@@ -208,7 +208,7 @@ impl Metrics {
     }
 
     /// Why the registry's database cannot be used, in a word, if so.
-    pub fn set_registry_unusable(&self, reason: Option<&str>) {
+    pub fn set_storage_fault(&self, reason: Option<&str>) {
         for known in ["lost", "damaged"] {
             self.model_registry.storage_fault.with_label_values(&[known]).set((reason == Some(known)).into());
         }

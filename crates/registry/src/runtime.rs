@@ -70,7 +70,7 @@ impl RegistryRuntime {
     /// [`RegistryError`].
     pub async fn change<T, A, F>(
         &self,
-        order: ChangeContext,
+        change_context: ChangeContext,
         work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
     ) -> Result<ChangeOutcome<T, A>, RegistryError>
     where
@@ -81,8 +81,8 @@ impl RegistryRuntime {
         self.run(|services| async move {
             let registry = Arc::clone(&services.context);
             // In a box: the futures around it would hold it twice.
-            let change = Box::pin(work(services, order.clone()));
-            answer_once(&registry, &order, change).await
+            let change = Box::pin(work(services, change_context.clone()));
+            answer_once(&registry, &change_context, change).await
         })
         .await
     }

@@ -24,7 +24,7 @@ use crate::support::waiting::{block_until as until_true, wait_until};
 #[expect(clippy::too_many_lines, reason = "one event after another")]
 fn metric_descriptions() -> String {
     let metrics = Metrics::new().unwrap();
-    metrics.set_registry_unusable(None);
+    metrics.set_storage_fault(None);
     metrics.http.record_start("/predict");
     metrics.http.record_end("/predict", RequestOutcome::Success);
     metrics.http.record_response("/predict", "POST", "200", 0.1);

@@ -39,7 +39,7 @@ impl SpoolDrain {
         for segment in segments {
             match self.drain_segment(segment).await {
                 Ok(0) => {}
-                Ok(told) => tracing::info!(told, "spooled feedback stored in the database"),
+                Ok(records) => tracing::info!(records, "spooled feedback stored in the database"),
                 // The next segment may be a good one.
                 Err(error) => self.log_drain_failure(&*error),
             }

@@ -46,8 +46,8 @@ impl DatabaseWatch {
 
     /// Reads the records if the database has had changes, which it counts by `epoch`.
     async fn follow(&self, epoch: i64) {
-        let known = self.context.state.lock().epoch;
-        if epoch != known
+        let read_epoch = self.context.state.lock().epoch;
+        if epoch != read_epoch
             && let Err(error) = self.context.refresh().await
         {
             tracing::error!(%error, "registry could not be read");

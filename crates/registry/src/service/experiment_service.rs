@@ -39,12 +39,12 @@ impl ExperimentService {
         &self,
         name: &str,
         design: ExperimentDesign,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
         // What is new was never seen.
-        let expected_revision = order.expected_revision.or(Some(0));
-        let change = ChangeRequest { expected_revision, ..order.request(name, "design", None) };
+        let expected_revision = change_context.expected_revision.or(Some(0));
+        let change = ChangeRequest { expected_revision, ..change_context.request(name, "design", None) };
         commit::change_experiment(&self.context, change, |stored, view| {
             check_references(&design, view)?;
             let Some(mut experiment) = stored else {
@@ -59,13 +59,17 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`]; it does not run then.
-    pub async fn start(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
+    pub async fn start(
+        &self,
+        name: &str,
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
         // Another replica may have made it a moment ago.
         self.context.refresh().await?;
         let experiment = self.context.experiment(name)?;
         let _leases = self.load_arms(&experiment).await?;
-        self.update(order.request(name, "start", None), apply_start).await
+        self.update(change_context.request(name, "start", None), apply_start).await
     }
 
     /// Loads the versions of all arms, which must answer in the same form.
@@ -91,8 +95,12 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn pause(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
-        self.update(order.request(name, "pause", None), |experiment, _| experiment.pause()).await
+    pub async fn pause(
+        &self,
+        name: &str,
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        self.update(change_context.request(name, "pause", None), |experiment, _| experiment.pause()).await
     }
 
     /// Ends an experiment: all requests get the active version.
@@ -103,9 +111,10 @@ impl ExperimentService {
         &self,
         name: &str,
         outcome: Option<String>,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ExperimentChangeOutcome, RegistryError> {
-        self.update(order.request(name, "end", None), |experiment, _| experiment.end(now_millis(), outcome)).await
+        self.update(change_context.request(name, "end", None), |experiment, _| experiment.end(now_millis(), outcome))
+            .await
     }
 
     /// Makes the version of an arm the active one of its model, and ends the experiment: both or neither.
@@ -116,10 +125,10 @@ impl ExperimentService {
         &self,
         name: &str,
         arm: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
-        self.promote_locked(name, arm, None, order).await
+        self.promote_locked(name, arm, None, change_context).await
     }
 
     /// Promotes the arm of a finished rollout, if `replaced` is the active version. Does nothing while a version is loaded: the
@@ -129,11 +138,11 @@ impl ExperimentService {
         name: &str,
         arm: &str,
         replaced: Option<&str>,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<(), RegistryError> {
         let Some(_lock) = self.lock.try_lock().ok().filter(|_| !self.reconciler.is_loading()) else { return Ok(()) };
         tracing::info!(experiment = name, arm, "rollout finished; activating its version");
-        self.promote_locked(name, arm, replaced, order).await?;
+        self.promote_locked(name, arm, replaced, change_context).await?;
         Ok(())
     }
 
@@ -142,22 +151,26 @@ impl ExperimentService {
         name: &str,
         arm: &str,
         replaced: Option<&str>,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let experiment = self.context.experiment(name)?;
         let version = promotable_version(&experiment, arm)?;
         let model = &experiment.design.model;
         let _lease = VersionLease::new(&self.context, model, &version);
         self.reconciler.ensure_loaded(model, &self.context.model_record_or_default(model), &version).await?;
-        commit::change_experiment(&self.context, order.request(name, "promote", Some(&version)), |stored, view| {
-            let mut experiment = existing(name, stored)?;
-            if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
-                return conflict("another version was made the active one meanwhile");
-            }
-            let version = promotable_version(&experiment, arm)?;
-            experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
-            Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
-        })
+        commit::change_experiment(
+            &self.context,
+            change_context.request(name, "promote", Some(&version)),
+            |stored, view| {
+                let mut experiment = existing(name, stored)?;
+                if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
+                    return conflict("another version was made the active one meanwhile");
+                }
+                let version = promotable_version(&experiment, arm)?;
+                experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
+                Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
+            },
+        )
         .await
     }
 
@@ -165,8 +178,12 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentChangeOutcome, RegistryError> {
-        commit::change_experiment(&self.context, order.request(name, "forget", None), |stored, _| {
+    pub async fn delete(
+        &self,
+        name: &str,
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        commit::change_experiment(&self.context, change_context.request(name, "forget", None), |stored, _| {
                 let experiment = existing(name, stored)?;
                 let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
                 let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);

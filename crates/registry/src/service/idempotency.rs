@@ -16,10 +16,10 @@ use crate::error::RegistryError;
 /// Those of `change`; if the key was used for another request, or the database does not answer.
 pub(crate) async fn answer_once<T, A: DeserializeOwned>(
     registry: &RegistryContext,
-    order: &ChangeContext,
+    change_context: &ChangeContext,
     change: impl Future<Output = Result<ChangeOutcome<T, A>, RegistryError>>,
 ) -> Result<ChangeOutcome<T, A>, RegistryError> {
-    let Some((key, request)) = &order.idempotency_key else { return change.await };
+    let Some((key, request)) = &change_context.idempotency_key else { return change.await };
     if let Some(repeated) = registry.database.find_repeated(key, request).await? {
         return Ok(repeated);
     }

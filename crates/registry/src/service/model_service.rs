@@ -52,9 +52,9 @@ impl ModelService {
         name: &str,
         version: &str,
         request: PullRequest,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        self.register(name, version, self.pull_version(request).await?, order).await
+        self.register(name, version, self.pull_version(request).await?, change_context).await
     }
 
     /// Brings the files of a model into the store, for a new version.
@@ -76,7 +76,7 @@ impl ModelService {
         name: &str,
         version: &str,
         added: VersionRecord,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let record = VersionRecord { registered_at: now_millis(), ..added };
         // A version that cannot be recorded need not be verified.
@@ -92,7 +92,7 @@ impl ModelService {
             let store = self.context.store.clone();
             spawn_blocking(move || store.commit(&staged)).await?.map_err(StoreError::Disk)?;
         }
-        commit::change_model(&self.context, order.request(name, "register", Some(version)), |model| {
+        commit::change_model(&self.context, change_context.request(name, "register", Some(version)), |model| {
             model.register(version, record)
         })
         .await
@@ -126,9 +126,9 @@ impl ModelService {
         &self,
         name: &str,
         version: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, "activate", Some(version));
+        let change = change_context.request(name, "activate", Some(version));
         let _lock = self.lock_changes(change).await?;
         self.load_and_commit(change, version, |model| model.activate(version)).await
     }
@@ -137,12 +137,12 @@ impl ModelService {
     ///
     /// # Errors
     /// [`RegistryError`]; the present version goes on answering then.
-    pub async fn roll_back(&self, name: &str, order: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
+    pub async fn roll_back(&self, name: &str, change_context: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
         self.context.refresh().await?;
         let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
         let is_loaded = self.context.is_loaded(name, &previous);
         let _lock = if is_loaded { None } else { Some(self.change_lock.lock().await) };
-        self.load_and_commit(order.request(name, "roll back", Some(&previous)), &previous, |model| {
+        self.load_and_commit(change_context.request(name, "roll back", Some(&previous)), &previous, |model| {
             // Another process may have rolled back meanwhile: not twice for one request.
             if model.previous_version()? != previous {
                 return Err(RecordError::NoPreviousVersion);
@@ -161,9 +161,9 @@ impl ModelService {
         name: &str,
         version: &str,
         metrics: BTreeMap<String, f64>,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, "measure", Some(version));
+        let change = change_context.request(name, "measure", Some(version));
         let _lock = self.lock_changes(change).await?;
         commit::change_model(&self.context, change, |model| model.add_metrics(version, metrics)).await
     }
@@ -177,9 +177,9 @@ impl ModelService {
         name: &str,
         version: &str,
         pinned: bool,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, if pinned { "pin" } else { "unpin" }, Some(version));
+        let change = change_context.request(name, if pinned { "pin" } else { "unpin" }, Some(version));
         let _lock = self.lock_changes(change).await?;
         let apply = |model: &mut ModelRecord| model.set_pinned(version, pinned);
         if pinned {
@@ -196,9 +196,9 @@ impl ModelService {
         &self,
         name: &str,
         version: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, "remove", Some(version));
+        let change = change_context.request(name, "remove", Some(version));
         let _lock = self.lock_changes(change).await?;
         commit::change_model(&self.context, change, |model| model.remove(version).map(|()| true)).await
     }
@@ -213,11 +213,11 @@ impl ModelService {
         name: &str,
         version: &str,
         alias_target: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let _lock = self.change_lock.lock().await;
         let experiments = self.context.experiments();
-        self.load_and_commit(order.request(name, "activate", Some(version)), version, |record| {
+        self.load_and_commit(change_context.request(name, "activate", Some(version)), version, |record| {
             // Another replica was here, and what an operator did since stays.
             if !record.set_alias_target(alias_target) {
                 return Ok(false);

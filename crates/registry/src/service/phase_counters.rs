@@ -80,7 +80,7 @@ impl PhaseCounters {
             flush.baseline = flush.stored.take().unwrap_or_default();
             flush.process_id = new_process_id();
             // Before the write: a process that misses the commit writes the same row again.
-            self.update(phase, |known| known.clone_from(&flush));
+            self.update(phase, |stored| stored.clone_from(&flush));
             let own = counted.delta_since(&flush.baseline);
             database.store_counts(query, &flush.process_id, &own, true).await?;
         }

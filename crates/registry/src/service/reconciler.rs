@@ -107,12 +107,12 @@ impl Reconciler {
             let active = snapshot.models.get(name).and_then(ServedModel::active);
             let Some((version, VersionState::Ready(_))) = active else { continue };
             let version = version.as_str();
-            let order = ChangeContext {
+            let change_context = ChangeContext {
                 actor: "start".to_owned(),
                 expected_revision: Some(record.revision),
                 ..ChangeContext::default()
             };
-            let change = order.request(name, "activate", Some(version));
+            let change = change_context.request(name, "activate", Some(version));
             if let Err(error) = commit::change_model(&self.context, change, |record| record.activate(version)).await {
                 tracing::warn!(model = name, %error, "active version could not be recorded");
             }

@@ -101,23 +101,25 @@ impl RolloutController {
             RolloutAction::Advance(next) => {
                 let share = rollout.strategy.steps.get(next).map_or(0.0, |step| step.share * 100.0);
                 tracing::info!(experiment = name, share, "rollout advances to the next step");
-                let order = rollout.order(&format!("on to {share} %"));
+                let change_context = rollout.change_context(&format!("on to {share} %"));
                 self.experiments
-                    .update(order.request(name, "step", None), |experiment, _| {
+                    .update(change_context.request(name, "step", None), |experiment, _| {
                         experiment.advance_to_step(next, now_millis())
                     })
                     .await?;
             }
             RolloutAction::Promote => {
                 let arm = &rollout.candidate.arm.name;
-                let order = rollout.order("the rollout is done");
-                self.experiments.try_promote(name, arm, rollout.control.arm.version.as_deref(), &order).await?;
+                let change_context = rollout.change_context("the rollout is done");
+                self.experiments
+                    .try_promote(name, arm, rollout.control.arm.version.as_deref(), &change_context)
+                    .await?;
             }
             RolloutAction::RollBack(reason) => {
                 tracing::error!(experiment = name, reason, "rolling back the rollout");
-                let order = rollout.order(&reason);
+                let change_context = rollout.change_context(&reason);
                 self.experiments
-                    .update(order.request(name, "take back", None), |experiment, _| {
+                    .update(change_context.request(name, "take back", None), |experiment, _| {
                         experiment.end(now_millis(), Some(format!("taken back: {reason}")))
                     })
                     .await?;
@@ -136,12 +138,12 @@ impl RolloutController {
         let name = rollout.name;
         let control = rollout.control.arm.version.as_deref();
         let reason = format!("version {} was made the active one meanwhile", active.unwrap_or_default());
-        let order = rollout.order(&reason);
-        let cancel = self.experiments.update(order.request(name, "end", None), |experiment, view| {
+        let change_context = rollout.change_context(&reason);
+        let cancel = self.experiments.update(change_context.request(name, "end", None), |experiment, view| {
             if active_version(view, &experiment.design.model) == control {
                 return Ok(false);
             }
-            experiment.end(now_millis(), order.reason.clone())
+            experiment.end(now_millis(), change_context.reason.clone())
         });
         if let ChangeOutcome::Changed(_) = cancel.await? {
             tracing::warn!(experiment = name, reason, "rollout cancelled");
@@ -204,7 +206,7 @@ impl<'a> RunningRollout<'a> {
     }
 
     /// The context of a change that the rollout makes.
-    fn order(&self, reason: &str) -> ChangeContext {
+    fn change_context(&self, reason: &str) -> ChangeContext {
         ChangeContext {
             actor: ROLLOUT_ACTOR.to_owned(),
             reason: Some(reason.to_owned()),
