@@ -20,4 +20,6 @@ mod transactions;
 pub use change::{AuditDetails, AuditEntry, ChangeOutcome, ChangeRequest, HistoryFilter};
 pub use error::{ChangeError, OpenError};
 pub use file_health::StorageFault;
+pub(crate) use idempotency::find_first_outcome;
+pub use model_changes::{change_model, history};
 pub use pool::{Database, sqlite_url};

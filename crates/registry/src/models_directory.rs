@@ -7,7 +7,7 @@ use predictd_engine::model_source::ModelSource;
 use predictd_platform::clock::now_millis;
 
 use super::data_directory::path_error;
-use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
+use super::database::{AuditDetails, ChangeError, ChangeRequest, Database, change_model};
 use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
 use super::valid_name::is_valid_name;
 
@@ -172,7 +172,7 @@ pub async fn sync_to_database(
         let audit = AuditDetails { actor: "start", action: "find", ..AuditDetails::default() };
         // A removed directory is gone, even if an experiment needs it.
         let change = ChangeRequest { target: name, protects_experiments: false, audit, ..ChangeRequest::default() };
-        database.change_model(change, |record| sync_record(record, &there, missing)).await?;
+        change_model(database, change, |record| sync_record(record, &there, missing)).await?;
     }
     Ok(database.read_state().await?.records)
 }

@@ -100,26 +100,31 @@ pub(super) async fn ensure_unused(
     Ok(())
 }
 
-impl Database {
+/// The tables of experiments.
+#[derive(Debug, Clone, Copy)]
+pub struct ExperimentTables<'a>(pub &'a Database);
+
+impl ExperimentTables<'_> {
     /// Changes an experiment, or refuses to, or tells that the same was asked before. `change.model` is the experiment's
     /// name here.
     ///
     /// # Errors
     /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].
-    pub async fn change_experiment(
+    pub async fn change(
         &self,
         change: ChangeRequest<'_>,
         apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
     ) -> Result<ExperimentChangeOutcome, ChangeError> {
-        self.write(async {
-            let (mut transaction, decided) = self.begin_change(change).await?;
-            let decided = match decided {
-                Some(decided) => decided,
-                None => apply_experiment_change(&mut transaction, change, apply).await,
-            };
-            self.finish(transaction, decided).await
-        })
-        .await
+        self.0
+            .write(async {
+                let (mut transaction, decided) = GuardedConnection::begin_change(self.0, change).await?;
+                let decided = match decided {
+                    Some(decided) => decided,
+                    None => apply_experiment_change(&mut transaction, change, apply).await,
+                };
+                transaction.finish(self.0, decided).await
+            })
+            .await
     }
 
     /// Keeps what a process has counted of a phase in place of what it had counted before. False if it is not there any
@@ -134,9 +139,9 @@ impl Database {
         counted: &PhaseCounts,
         is_first: bool,
     ) -> Result<bool, ChangeError> {
-        self.write(async {
+        self.0.write(async {
             // Merges of counts wait for this transaction.
-            let mut transaction = self.begin(0).await?;
+            let mut transaction = GuardedConnection::begin(self.0, 0).await?;
             let statement = if is_first {
                 compact_counts(&mut transaction.connection, of).await?;
                 INSERT_COUNTS
@@ -155,10 +160,10 @@ impl Database {
     /// # Errors
     /// If the database does not answer, or holds what cannot be read.
     pub async fn read_sums(&self, of: PhaseQuery<'_>, with: ResultDetail) -> Result<PhaseTotals, sqlx::Error> {
-        self.ensure_usable()?;
+        self.0.ensure_usable()?;
         with_timeout(SUMS_TIMEOUT, async {
-            let mut transaction = self.pool.begin().await?;
-            if !self.is_sqlite {
+            let mut transaction = self.0.pool.begin().await?;
+            if !self.0.is_sqlite {
                 // A large table takes its time.
                 sqlx::query("SET LOCAL statement_timeout = '10s'").execute(&mut *transaction).await?;
             }
@@ -200,7 +205,7 @@ impl Database {
             .bind(i64::from(decided.is_better))
             .bind(&decided.sentence)
             .bind(decided.decided_at);
-        Ok(self.query(row.execute(&self.pool)).await?.rows_affected() > 0)
+        Ok(self.0.query(row.execute(&self.0.pool)).await?.rows_affected() > 0)
     }
 }
 

@@ -6,13 +6,24 @@ use sqlx::AnyConnection;
 
 use super::change::ChangeOutcome;
 use super::error::ChangeError;
+use super::pool::Database;
 use super::rows::to_json;
 
 /// How long answers are kept.
 const KEY_RETENTION_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// The first outcome of the request that had this key; nothing if none had, or there is no key. An error if it was another
-/// request.
+/// The first outcome of the request that had this key; nothing if none had.
+///
+/// # Errors
+/// If the key was used for another request, or the database does not answer.
+pub(crate) async fn find_first_outcome<T, A: DeserializeOwned>(
+    database: &Database,
+    key: (&str, &str),
+) -> Result<Option<ChangeOutcome<T, A>>, ChangeError> {
+    database.query(async { find_repeated(&mut *database.pool.acquire().await?, Some(key)).await }).await
+}
+
+/// As [`find_first_outcome`], in a transaction; nothing also if there is no key.
 pub(super) async fn find_repeated<T, A: DeserializeOwned>(
     connection: &mut AnyConnection,
     key: Option<(&str, &str)>,

@@ -10,12 +10,13 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyPool, ConnectOptions, Executor};
 use tokio::time::timeout;
 
-use super::error::OpenError;
+use super::error::{ChangeError, OpenError};
 use super::file_health::{DatabaseFileHealth, StorageFault};
 use super::rows;
 use super::setup::{MIGRATIONS, POSTGRES_SETUP, SQLITE_SETUP, migrator, probe};
 use super::timeouts::{
-    FILE_ACQUIRE_TIMEOUT, MIGRATION_TIMEOUT, PROBE_TIMEOUT, QUERY_TIMEOUT, SERVER_ACQUIRE_TIMEOUT, with_timeout,
+    CHANGE_TIMEOUT, FILE_ACQUIRE_TIMEOUT, MIGRATION_TIMEOUT, PROBE_TIMEOUT, QUERY_TIMEOUT, SERVER_ACQUIRE_TIMEOUT,
+    with_timeout,
 };
 use crate::data_directory::DataDirectory;
 use crate::registry_state::RegistryState;
@@ -183,6 +184,25 @@ impl Database {
     ) -> Result<T, E> {
         self.ensure_usable()?;
         with_timeout(QUERY_TIMEOUT, query).await
+    }
+
+    /// Writes to the database. What takes too long may have been written.
+    pub(super) async fn write<T>(&self, write: impl Future<Output = Result<T, ChangeError>>) -> Result<T, ChangeError> {
+        self.ensure_usable()?;
+        // In a box: the futures of callers would hold it twice.
+        timeout(CHANGE_TIMEOUT, Box::pin(write))
+            .await
+            .unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Looks, while the connection of a transaction is open, whether what it wrote is where a restart looks for it.
+    pub(super) fn check_after_write(&self) -> Result<(), sqlx::Error> {
+        match &self.file_health.directory {
+            Some(directory) if self.is_sqlite && !directory.check_after_write() => {
+                Err(StorageFault::DirectoryLost.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many changes there were.

@@ -5,14 +5,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, Executor};
-use tokio::time::timeout;
 
 use super::change::{ChangeOutcome, ChangeRequest};
 use super::error::ChangeError;
-use super::file_health::StorageFault;
 use super::idempotency::{find_repeated, store_answer};
 use super::pool::Database;
-use super::timeouts::CHANGE_TIMEOUT;
 
 /// A connection that is closed, which ends its transaction, unless that has come to a known end.
 ///
@@ -27,6 +24,46 @@ pub(super) struct GuardedConnection {
 }
 
 impl GuardedConnection {
+    /// A connection without a transaction.
+    pub(super) async fn acquire(database: &Database) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: database.pool.acquire().await?, epoch: 0, is_clean: false })
+    }
+
+    /// Begins a transaction, which counts so many changes. The row of the epoch is the transaction's until its end: other
+    /// writes wait, here and in other processes.
+    pub(super) async fn begin(database: &Database, changes: i64) -> Result<Self, sqlx::Error> {
+        let mut transaction = Self::acquire(database).await?;
+        transaction.connection.execute("BEGIN").await?;
+        transaction.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
+            .bind(changes)
+            .fetch_one(&mut *transaction.connection)
+            .await?;
+        Ok(transaction)
+    }
+
+    /// Begins the transaction of a change. It is decided already if its request was answered before, or its key was used for
+    /// another request.
+    pub(super) async fn begin_change<T, A: DeserializeOwned>(
+        database: &Database,
+        change: ChangeRequest<'_>,
+    ) -> Result<(Self, Option<Decision<T, A>>), sqlx::Error> {
+        let mut transaction = Self::begin(database, 1).await?;
+        let repeated = find_repeated(&mut transaction.connection, change.idempotency_key).await;
+        Ok((transaction, repeated.transpose()))
+    }
+
+    /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back.
+    pub(super) async fn finish<T, A>(mut self, database: &Database, decided: Decision<T, A>) -> Decision<T, A> {
+        match &decided {
+            Ok(ChangeOutcome::Changed(_)) => self.commit().await?,
+            Err(ChangeError::Database(_)) => {}
+            _ => self.end_transaction("ROLLBACK").await?,
+        }
+        let settled = decided?;
+        database.check_after_write()?;
+        Ok(settled)
+    }
+
     pub(super) async fn commit(&mut self) -> Result<(), ChangeError> {
         self.end_transaction("COMMIT").await.map_err(ChangeError::OutcomeUnknown)
     }
@@ -48,71 +85,6 @@ impl Drop for GuardedConnection {
 
 /// What becomes of a change, before its transaction ends.
 pub(super) type Decision<T, A> = Result<ChangeOutcome<T, A>, ChangeError>;
-
-impl Database {
-    /// Writes to the database. What takes too long may have been written.
-    pub(super) async fn write<T>(&self, write: impl Future<Output = Result<T, ChangeError>>) -> Result<T, ChangeError> {
-        self.ensure_usable()?;
-        // In a box: the futures of callers would hold it twice.
-        timeout(CHANGE_TIMEOUT, Box::pin(write))
-            .await
-            .unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
-    }
-
-    /// A connection without a transaction.
-    pub(super) async fn acquire(&self) -> Result<GuardedConnection, sqlx::Error> {
-        Ok(GuardedConnection { connection: self.pool.acquire().await?, epoch: 0, is_clean: false })
-    }
-
-    /// Begins a transaction, which counts so many changes. The row of the epoch is the transaction's until its end: other
-    /// writes wait, here and in other processes.
-    pub(super) async fn begin(&self, changes: i64) -> Result<GuardedConnection, sqlx::Error> {
-        let mut transaction = self.acquire().await?;
-        transaction.connection.execute("BEGIN").await?;
-        transaction.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
-            .bind(changes)
-            .fetch_one(&mut *transaction.connection)
-            .await?;
-        Ok(transaction)
-    }
-
-    /// Begins the transaction of a change. It is decided already if its request was answered before, or its key was used for
-    /// another request.
-    pub(super) async fn begin_change<T, A: DeserializeOwned>(
-        &self,
-        change: ChangeRequest<'_>,
-    ) -> Result<(GuardedConnection, Option<Decision<T, A>>), sqlx::Error> {
-        let mut transaction = self.begin(1).await?;
-        let repeated = find_repeated(&mut transaction.connection, change.idempotency_key).await;
-        Ok((transaction, repeated.transpose()))
-    }
-
-    /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back.
-    pub(super) async fn finish<T, A>(
-        &self,
-        mut transaction: GuardedConnection,
-        decided: Decision<T, A>,
-    ) -> Decision<T, A> {
-        match &decided {
-            Ok(ChangeOutcome::Changed(_)) => transaction.commit().await?,
-            Err(ChangeError::Database(_)) => {}
-            _ => transaction.end_transaction("ROLLBACK").await?,
-        }
-        let settled = decided?;
-        self.check_after_write()?;
-        Ok(settled)
-    }
-
-    /// Looks, while the connection of a transaction is open, whether what it wrote is where a restart looks for it.
-    pub(super) fn check_after_write(&self) -> Result<(), sqlx::Error> {
-        match &self.file_health.directory {
-            Some(directory) if self.is_sqlite && !directory.check_after_write() => {
-                Err(StorageFault::DirectoryLost.into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// Adds a change of a model to the history, and stores the answer to its request.
 pub(super) async fn record_change(

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::spool::FeedbackSpool;
 use super::{FeedbackRecord, FeedbackWriteOutcome};
-use crate::database::feedback::FeedbackPageLimit;
-use crate::database::retention::DeletionCounts;
+use crate::database::feedback::{FeedbackPageLimit, FeedbackTable};
+use crate::database::retention::{DeletionCounts, delete_feedback, truncate_wal};
 use crate::database::{ChangeError, Database};
 use crate::error::RegistryError;
 
@@ -84,7 +84,7 @@ impl FeedbackStore {
         if self.database.downtime().is_some() {
             return Ok(None);
         }
-        match self.database.insert_new_feedback(batch).await {
+        match FeedbackTable(&self.database).insert_new(batch).await {
             Ok(stored) => Ok(Some(stored)),
             Err(error) => {
                 // A restart would not look for a spool where the directory is lost.
@@ -98,7 +98,7 @@ impl FeedbackStore {
     /// Stores feedback from the spool in the database: all of it or none.
     pub(super) async fn insert_spooled(&self, batch: &[FeedbackRecord]) -> Result<(), ChangeError> {
         let _lock = self.lock.lock().await;
-        self.database.insert_spooled_feedback(batch).await?;
+        FeedbackTable(&self.database).insert_spooled(batch).await?;
         Ok(())
     }
 
@@ -112,19 +112,19 @@ impl FeedbackStore {
         after: (i64, &str),
         page: FeedbackPageLimit,
     ) -> Result<(Vec<FeedbackRecord>, bool), ChangeError> {
-        Ok(self.database.list_feedback(model, after, page).await?)
+        Ok(FeedbackTable(&self.database).list(model, after, page).await?)
     }
 
     /// Deletes feedback of at most `most` answers from before a time, in microseconds since 1970.
     pub(super) async fn delete_older(&self, oldest: i64, most: u32) -> Result<DeletionCounts, ChangeError> {
         let _lock = self.lock.lock().await;
-        self.database.delete_feedback(oldest, most).await
+        delete_feedback(&self.database, oldest, most).await
     }
 
     /// Removes deleted feedback from the database's log; false if another connection is in the way.
     pub(super) async fn truncate_wal(&self) -> Result<bool, ChangeError> {
         let _lock = self.lock.lock().await;
-        self.database.truncate_wal().await
+        truncate_wal(&self.database).await
     }
 
     /// Bytes of feedback that wait for the database.

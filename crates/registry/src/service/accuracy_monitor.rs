@@ -10,6 +10,7 @@ use predictd_metrics::drift::AccuracyStatus;
 use predictd_platform::clock::now_millis;
 
 use super::registry_context::RegistryContext;
+use crate::database::feedback::FeedbackTable;
 use crate::feedback::store::FeedbackStore;
 use crate::polling::Poller;
 use crate::record::VersionRecord;
@@ -85,7 +86,8 @@ impl AccuracyMonitor {
             let counts = if failures.len() < MAX_QUERY_FAILURES {
                 let oldest = oldest_answer(record.as_ref());
                 let most = i64::from(ACCURACY_WINDOW_ANSWERS);
-                let counts = self.context.database.recent_accuracy(model, version, oldest, most);
+                let table = FeedbackTable(&self.context.database);
+                let counts = table.recent_accuracy(model, version, oldest, most);
                 counts.await.map_err(|error| failures.push(error)).ok()
             } else {
                 None

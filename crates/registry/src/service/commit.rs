@@ -3,8 +3,8 @@
 use predictd_experiments::experiment::{Experiment, ExperimentError, check_conflicts};
 
 use super::registry_context::RegistryContext;
-use crate::database::experiments::{ExperimentChangeOutcome, ExperimentWriteAction, RegistryView};
-use crate::database::{AuditDetails, ChangeOutcome, ChangeRequest};
+use crate::database::experiments::{ExperimentChangeOutcome, ExperimentTables, ExperimentWriteAction, RegistryView};
+use crate::database::{self, AuditDetails, ChangeOutcome, ChangeRequest};
 use crate::error::RegistryError;
 use crate::record::{ModelRecord, RecordError};
 
@@ -15,7 +15,7 @@ pub(super) async fn change_model(
     apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
 ) -> Result<ChangeOutcome, RegistryError> {
     let ChangeRequest { target: name, audit: AuditDetails { actor, action, version, .. }, .. } = change;
-    let outcome = context.database.change_model(change, apply).await?;
+    let outcome = database::change_model(&context.database, change, apply).await?;
     if let ChangeOutcome::Changed(record) = &outcome {
         context.metrics.record_registry_change(name, action);
         tracing::info!(model = name, action, version, by = actor, "registry changed");
@@ -36,9 +36,8 @@ pub(super) async fn change_experiment(
     let ChangeRequest { target: name, audit: AuditDetails { actor, action, .. }, .. } = change;
     change.audit.experiment = Some(name);
     let mut is_promotion = false;
-    let outcome = context
-        .database
-        .change_experiment(change, |stored, view| {
+    let outcome = ExperimentTables(&context.database)
+        .change(change, |stored, view| {
             let action = apply(stored, view)?;
             is_promotion = matches!(action, ExperimentWriteAction::Promote(..));
             if let ExperimentWriteAction::Replace(experiment) = &action {

@@ -8,7 +8,7 @@ use predictd_platform::clock::now_millis;
 
 use super::registry_context::RegistryContext;
 use crate::database::ChangeError;
-use crate::database::experiments::{PhaseQuery, ResultDetail};
+use crate::database::experiments::{ExperimentTables, PhaseQuery, ResultDetail};
 use crate::error::RegistryError;
 
 /// Reads the results of experiments.
@@ -56,7 +56,7 @@ impl ExperimentEvaluator {
     ) -> Result<PhaseTotals, ChangeError> {
         let arms: Vec<String> = experiment.design.serving_arms().map(|(_, arm)| arm.name.clone()).collect();
         let query = PhaseQuery { experiment: name, phase, answered_after: experiment.created, arms: &arms };
-        Ok(self.context.database.read_sums(query, detail).await?)
+        Ok(ExperimentTables(&self.context.database).read_sums(query, detail).await?)
     }
 
     /// Stores the first verdicts; true if there was one.
@@ -65,7 +65,7 @@ impl ExperimentEvaluator {
         let mut is_new = false;
         for (arm, better, sentence) in results.new_decisions() {
             let decided = FirstDecision { is_better: better, decided_at: now_millis(), sentence };
-            if self.context.database.store_decision(query, &arm.name, &decided).await? {
+            if ExperimentTables(&self.context.database).store_decision(query, &arm.name, &decided).await? {
                 is_new = true;
                 let verdict = decided.sentence;
                 tracing::info!(experiment = name, phase, arm = arm.name, better, verdict, "experiment verdict reached");

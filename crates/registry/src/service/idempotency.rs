@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::change_context::ChangeContext;
 use super::registry_context::RegistryContext;
-use crate::database::ChangeOutcome;
+use crate::database::{ChangeOutcome, find_first_outcome};
 use crate::error::RegistryError;
 
 /// The first outcome of the request if it was made before under its Idempotency-Key, else that of `change`.
@@ -20,11 +20,12 @@ pub(crate) async fn answer_once<T, A: DeserializeOwned>(
     change: impl Future<Output = Result<ChangeOutcome<T, A>, RegistryError>>,
 ) -> Result<ChangeOutcome<T, A>, RegistryError> {
     let Some((key, request)) = &change_context.idempotency_key else { return change.await };
-    if let Some(repeated) = registry.database.find_repeated(key, request).await? {
+    let key = (key.as_str(), request.as_str());
+    if let Some(repeated) = find_first_outcome(&registry.database, key).await? {
         return Ok(repeated);
     }
     match change.await {
-        Err(error) if error.is_refusal() => registry.database.find_repeated(key, request).await?.ok_or(error),
+        Err(error) if error.is_refusal() => find_first_outcome(&registry.database, key).await?.ok_or(error),
         outcome => outcome,
     }
 }

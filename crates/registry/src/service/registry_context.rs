@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot_publisher::SnapshotPublisher;
 use super::state_cache::StateCache;
-use crate::database::{AuditEntry, ChangeError, Database, HistoryFilter, StorageFault};
+use crate::database::{self, AuditEntry, ChangeError, Database, HistoryFilter, StorageFault};
 use crate::record::{ModelRecord, ModelRecords};
 use crate::snapshot::Registry;
 use crate::store::Store;
@@ -108,7 +108,7 @@ impl RegistryContext {
     /// # Errors
     /// If the database does not answer.
     pub async fn history(&self, filter: HistoryFilter<'_>, limit: i64) -> Result<Vec<AuditEntry>, ChangeError> {
-        Ok(self.database.history(filter, limit).await?)
+        Ok(database::history(&self.database, filter, limit).await?)
     }
 
     /// Stores what was counted of experiments.
