@@ -291,8 +291,8 @@ async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<Resul
     if !loading.is_finished() {
         tokio::time::timeout_at(stop_deadline.into(), loading).await.ok();
     }
-    if let Some(runtime) = &app.models.registry_runtime {
-        registry_setup::stop_registry(runtime, &app.feedback, stop_deadline).await;
+    if let (Some(registry), Some(feedback)) = (&app.models.registry_runtime, &app.feedback.runtime) {
+        registry_setup::stop_registry(registry, feedback, stop_deadline).await;
     }
     app.models.registry.close(stop_deadline);
 }

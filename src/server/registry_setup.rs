@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
-use predictd_inference::feedback_service::FeedbackService;
 use predictd_registry::Registry;
 use predictd_registry::data_directory::{self, DataDirectory};
 use predictd_registry::database::{Database, OpenError, StorageFault, sqlite_url};
-use predictd_registry::feedback::{spool::FeedbackSpool, store::FeedbackStore};
+use predictd_registry::feedback::{runtime::FeedbackRuntime, spool::FeedbackSpool, store::FeedbackStore};
 use predictd_registry::mlflow::client::MlflowClient;
 use predictd_registry::models_directory::{self, MissingVersions};
 use predictd_registry::record::{ModelRecords, Origin};
@@ -277,7 +276,7 @@ pub(super) async fn load_models(runtime: &RegistryRuntime, followed: Vec<AliasSu
 }
 
 /// Ends what is still going on, until `rest` at the latest.
-pub(super) async fn stop_registry(runtime: &RegistryRuntime, feedback: &FeedbackService, rest: Instant) {
+pub(super) async fn stop_registry(runtime: &RegistryRuntime, feedback: &FeedbackRuntime, rest: Instant) {
     runtime.services().context.stop_loading();
     let flush = runtime.run(|services| async move {
         services.context.flush_counters().await;

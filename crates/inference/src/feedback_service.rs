@@ -7,7 +7,6 @@ use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::receipts::{LabelSource, Receipt, ReceiptError, ReceiptKeyring};
 use predictd_metrics::Metrics;
 use predictd_platform::clock;
-use predictd_registry::database::feedback::FeedbackPageLimit;
 use predictd_registry::feedback::runtime::FeedbackRuntime;
 use predictd_registry::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 use predictd_registry::{Registry, RegistryError};
@@ -92,27 +91,11 @@ impl FeedbackService {
         Ok(outcomes.into_iter().map(outcome).collect())
     }
 
-    /// Feedback after this time and id, in its order, as much as `page` holds; true if there may be more.
+    /// What stores and reads feedback.
     ///
     /// # Errors
-    /// [`RegistryError`] if it cannot be read.
-    pub async fn list(
-        &self,
-        model: Option<String>,
-        after: (i64, String),
-        page: FeedbackPageLimit,
-    ) -> Result<(Vec<FeedbackRecord>, bool), RegistryError> {
-        self.runtime()?.list(model, after, page).await
-    }
-
-    /// Ends what is going on, and takes no more.
-    pub async fn drain(&self) {
-        if let Some(runtime) = &self.runtime {
-            runtime.drain().await;
-        }
-    }
-
-    fn runtime(&self) -> Result<&FeedbackRuntime, RegistryError> {
+    /// [`RegistryError::NoRegistry`] where the process serves models of its own only.
+    pub fn runtime(&self) -> Result<&FeedbackRuntime, RegistryError> {
         self.runtime.as_ref().ok_or(RegistryError::NoRegistry)
     }
 

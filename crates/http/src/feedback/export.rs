@@ -35,7 +35,7 @@ pub async fn export(
 ) -> Result<Json<FeedbackPage>, ApiError> {
     let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
     let (reported_at, id) = part.after.as_deref().map(parse_position).transpose()?.unwrap_or_default();
-    let (feedback, more) = feedback.list(part.model, (reported_at, id), PAGE_LIMITS).await?;
+    let (feedback, more) = feedback.runtime()?.list(part.model, (reported_at, id), PAGE_LIMITS).await?;
     let last = feedback.last().filter(|_| more);
     let next = last.map(|last| format!("{}.{}", last.reported_at, last.id));
     Ok(Json(FeedbackPage { feedback: feedback.into_iter().map(exported_feedback).collect(), next }))
