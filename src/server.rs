@@ -120,6 +120,10 @@ impl Server {
             registry: Arc::clone(&models.registry),
             text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
             metrics: Arc::clone(&metrics),
+            runtime: models
+                .registry_runtime
+                .as_ref()
+                .map(|runtime| runtime.start_feedback(settings.feedback_retention)),
         };
         let inference = InferenceService::new(engine, Arc::clone(&models.registry), receipts, Arc::clone(&metrics));
         let app = AppState {
@@ -287,8 +291,8 @@ async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<Resul
     if !loading.is_finished() {
         tokio::time::timeout_at(stop_deadline.into(), loading).await.ok();
     }
-    if let Some(runtime) = &app.models.registry_runtime {
-        registry_setup::stop_registry(runtime, stop_deadline).await;
+    if let (Some(registry), Some(feedback)) = (&app.models.registry_runtime, &app.feedback.runtime) {
+        registry_setup::stop_registry(registry, feedback, stop_deadline).await;
     }
     app.models.registry.close(stop_deadline);
 }

@@ -10,13 +10,13 @@ use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
 use predictd_registry::Registry;
 use predictd_registry::data_directory::{self, DataDirectory};
 use predictd_registry::database::{Database, OpenError, StorageFault, sqlite_url};
+use predictd_registry::feedback::{runtime::FeedbackRuntime, spool::FeedbackSpool, store::FeedbackStore};
 use predictd_registry::mlflow::client::MlflowClient;
 use predictd_registry::models_directory::{self, MissingVersions};
 use predictd_registry::record::{ModelRecords, Origin};
 use predictd_registry::registry_state::{RegistryState, StateFile};
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::{AliasSubscription, LoadDeps, MemoryCheck, RegistryServices, ServiceDeps};
-use predictd_registry::spool::FeedbackSpool;
 use predictd_registry::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -189,12 +189,13 @@ impl RegistrySetup {
     }
 
     fn service_deps(self, registry: Arc<Registry>, database: Database) -> ServiceDeps {
+        let spool = FeedbackSpool::new(&self.settings.data_dir);
+        let metrics = Arc::clone(&self.load_context.metrics);
         ServiceDeps {
             registry,
+            feedback: Arc::new(FeedbackStore::new(database.clone(), spool, metrics)),
             database,
             state_file: self.state_file(),
-            spool: FeedbackSpool::new(&self.settings.data_dir),
-            feedback_retention: self.settings.feedback_retention,
             store: self.store,
             load: LoadDeps {
                 memory_check: memory_check(&self.settings),
@@ -275,12 +276,21 @@ pub(super) async fn load_models(runtime: &RegistryRuntime, followed: Vec<AliasSu
 }
 
 /// Ends what is still going on, until `rest` at the latest.
-pub(super) async fn stop_registry(runtime: &RegistryRuntime, rest: Instant) {
+pub(super) async fn stop_registry(runtime: &RegistryRuntime, feedback: &FeedbackRuntime, rest: Instant) {
     runtime.services().context.stop_loading();
+    let flush = runtime.run(|services| async move {
+        services.context.flush_counters().await;
+        Ok(())
+    });
     let close = runtime.run(|services| async move {
         services.context.close().await;
         Ok(())
     });
+    let stop = async {
+        // Counters do not wait for feedback.
+        _ = tokio::join!(flush, feedback.drain());
+        close.await
+    };
     // What is not closed by then is closed by the end of the process: nothing that was acknowledged is lost.
-    tokio::time::timeout_at(rest.into(), close).await.ok();
+    tokio::time::timeout_at(rest.into(), stop).await.ok();
 }

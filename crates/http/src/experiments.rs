@@ -7,7 +7,6 @@ mod results;
 mod view;
 mod wire;
 
-use std::convert::identity;
 use std::sync::Arc;
 
 use axum::Json;
@@ -19,18 +18,18 @@ use predictd_api::experiments::{
 };
 use predictd_api::models::AuditEntryView;
 use predictd_api::reason::ReasonBody;
-use predictd_experiments::experiment::Experiment;
-use predictd_registry::database::experiments::ResultDetail;
-use predictd_registry::database::{ChangeOutcome, HistoryFilter};
-use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
+use predictd_registry::RegistryError;
+use predictd_registry::database::HistoryFilter;
+use predictd_registry::database::experiments::{ExperimentChangeOutcome, ResultDetail};
+use predictd_registry::service::{ChangeContext, RegistryServices};
 use serde::Deserialize;
 
 use super::body::ValidatedJson;
 use super::error::ApiError;
 use super::registry::etag::{EtagJson, with_etag};
 use super::registry::path_params::{ExperimentPath, unknown_experiment};
-use super::registry::preconditions::{ChangeOrder, missing_precondition_error};
-use super::registry::wire::{ChangeBody, EmptyBody, MAX_HISTORY_ENTRIES, audit_entry, read_outcome};
+use super::registry::preconditions::ChangeOrder;
+use super::registry::wire::{ChangeBody, EmptyBody, MAX_HISTORY_ENTRIES, audit_entry};
 use super::state::ModelState;
 
 /// Which results are asked for.
@@ -44,7 +43,6 @@ pub struct ResultsQuery {
     pub details: bool,
 }
 
-type ExperimentOutcome = ChangeOutcome<Option<Experiment>>;
 type ExperimentChangeAnswer = Result<EtagJson<ExperimentChangeResponse>, ApiError>;
 
 /// Makes a change, and shows the experiment afterwards.
@@ -54,21 +52,21 @@ async fn apply_change<B: ChangeBody, F>(
     work: impl FnOnce(Arc<RegistryServices>, String, B, ChangeContext) -> F + Send + 'static,
 ) -> ExperimentChangeAnswer
 where
-    F: Future<Output = Result<ExperimentOutcome, RegistryError>> + Send + 'static,
+    F: Future<Output = Result<ExperimentChangeOutcome, RegistryError>> + Send + 'static,
 {
     let context = order.context(action, &order.path.0)?;
     let ChangeOrder { models, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
     let named = name.clone();
     let work = |services, context| work(services, named, request, context);
-    to_change_response(name, models.require_registry()?.change(context, work).await?)
+    Ok(to_change_response(name, models.require_registry()?.change(context, work).await?))
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
-fn to_change_response(name: String, outcome: ExperimentOutcome) -> ExperimentChangeAnswer {
-    let (experiment, changed) = read_outcome(outcome, identity)?;
+fn to_change_response(name: String, outcome: ExperimentChangeOutcome) -> EtagJson<ExperimentChangeResponse> {
+    let (experiment, changed) = outcome.into_answer();
     let revision = experiment.as_ref().map_or(0, |experiment| experiment.revision);
     let experiment = experiment.map(|experiment| view::experiment_view(name, experiment));
-    Ok(with_etag(revision, ExperimentChangeResponse { changed, experiment }))
+    with_etag(revision, ExperimentChangeResponse { changed, experiment })
 }
 
 /// List all experiments.
@@ -117,7 +115,7 @@ pub async fn results(
     let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
     let read = models
         .require_registry()?
-        .run(move |services| async move { services.experiments.results(&named, phase, with).await });
+        .run(move |services| async move { services.evaluator.results(&named, phase, with).await });
     Ok(Json(results::results_view(name, read.await?, details)))
 }
 
@@ -127,19 +125,17 @@ pub async fn define(order: ChangeOrder<ExperimentPath, ExperimentDesignBody>) ->
     let context = order.context("experiment", &order.path.0)?;
     let ChangeOrder { models, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
     let registry = models.require_registry()?;
-    if context.expected_revision.is_none() && registry.services().context.experiments().contains_key(&name) {
-        // Unless it was this request that made it.
-        let repeated = registry.run(|services| async move { Ok(services.context.find_repeated(&context).await?) });
-        return to_change_response(name, repeated.await?.ok_or_else(missing_precondition_error)?);
-    }
-    // What is new was never seen.
-    let context = ChangeContext { expected_revision: context.expected_revision.or(Some(0)), ..context };
-    let design = wire::into_design(request, &name, &models.registry.snapshot().default_model)?;
+    let is_known = registry.services().context.experiments().contains_key(&name);
+    let design = if is_known && context.expected_revision.is_none() {
+        Err(RegistryError::RevisionRequired)
+    } else {
+        Ok(wire::into_design(request, &name, &models.registry.snapshot().default_model)?)
+    };
     let named = name.clone();
     let change = registry.change(context, |services, context| async move {
-        services.experiments.define(&named, design, &context).await
+        services.experiments.define(&named, design?, &context).await
     });
-    to_change_response(name, change.await?)
+    Ok(to_change_response(name, change.await?))
 }
 
 /// Start an experiment, or go on with it.

@@ -178,7 +178,7 @@ pub async fn feedback(
         labels: truth.actual,
         text: truth.text,
     });
-    let outcomes = app.feedback.submit(app.models.require_registry()?, feedback.collect(), &caller.to_string()).await?;
+    let outcomes = app.feedback.submit(feedback.collect(), &caller.to_string()).await?;
     let answer = Json(answer_in_request_form(outcomes, is_list)?);
     Ok((reservation.map(Extension), answer).into_response())
 }

@@ -11,7 +11,7 @@
 use FramingState::{Between, Body, Chunk, ChunkEnd, ChunkSize, Head, Lost, Trailer};
 
 /// Bytes that are kept of a line: enough for the two headers that frame a body.
-const LONGEST_LINE: usize = 256;
+const MAX_LINE_BYTES: usize = 256;
 
 /// The position in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,7 +102,7 @@ impl Framing {
     fn read_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = bytes.iter().position(|&byte| byte == b'\n');
         let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
-        let room = LONGEST_LINE.saturating_sub(self.line.len());
+        let room = MAX_LINE_BYTES.saturating_sub(self.line.len());
         self.line.extend(part.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')).take(room));
         if end.is_some() {
             let line = std::mem::take(&mut self.line);

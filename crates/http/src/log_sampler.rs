@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// Time in which only so many refusals are logged.
-const WINDOW: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts refusals, and says which of them are logged: so many in a second.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl LogSampler {
     fn sample_at(&self, now: Instant) -> Option<u64> {
         let mut window = self.window.lock();
         // A thread that was held up comes with an earlier time: that counts in the window that is open now.
-        if window.start.is_some_and(|start| now.saturating_duration_since(start) < WINDOW) {
+        if window.start.is_some_and(|start| now.saturating_duration_since(start) < SAMPLE_INTERVAL) {
             window.count += 1;
             return (window.count <= self.max_lines_per_second).then_some(0);
         }
@@ -58,20 +58,20 @@ mod tests {
         let turns: Vec<Option<u64>> = (0..250).map(|_| refusals.sample_at(start)).collect();
         assert_eq!(turns.iter().filter(|turn| **turn == Some(0)).count(), 100);
         assert!(turns[100..].iter().all(Option::is_none));
-        let next = start + WINDOW;
+        let next = start + SAMPLE_INTERVAL;
         assert_eq!((refusals.sample_at(next), refusals.sample_at(next)), (Some(150), Some(0)));
-        assert_eq!(refusals.sample_at(start + 5 * WINDOW), Some(0));
+        assert_eq!(refusals.sample_at(start + 5 * SAMPLE_INTERVAL), Some(0));
     }
 
     #[test]
     fn log_sampler_earlier_time_does_not_reopen_second() {
         let refusals = LogSampler::new(1);
         let start = Instant::now();
-        let next = start + WINDOW;
+        let next = start + SAMPLE_INTERVAL;
         assert_eq!((refusals.sample_at(start), refusals.sample_at(next)), (Some(0), Some(0)));
         assert_eq!((refusals.sample_at(start), refusals.sample_at(next)), (None, None));
         assert_eq!(refusals.sample_at(next + Duration::from_millis(999)), None);
-        assert_eq!(refusals.sample_at(next + WINDOW), Some(3));
+        assert_eq!(refusals.sample_at(next + SAMPLE_INTERVAL), Some(3));
     }
 
     #[test]
@@ -85,6 +85,6 @@ mod tests {
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(turns.iter().flatten().count(), 10);
-        assert_eq!(refusals.sample_at(start + WINDOW), Some(3_990));
+        assert_eq!(refusals.sample_at(start + SAMPLE_INTERVAL), Some(3_990));
     }
 }

@@ -7,10 +7,9 @@ use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::receipts::{LabelSource, Receipt, ReceiptError, ReceiptKeyring};
 use predictd_metrics::Metrics;
 use predictd_platform::clock;
-use predictd_registry::Registry;
+use predictd_registry::feedback::runtime::FeedbackRuntime;
 use predictd_registry::feedback::{FeedbackRecord, FeedbackWriteOutcome};
-use predictd_registry::runtime::RegistryRuntime;
-use predictd_registry::service::RegistryError;
+use predictd_registry::{Registry, RegistryError};
 use predictd_text::policy::{PolicyError, TextPolicy};
 
 /// Takes feedback.
@@ -23,6 +22,8 @@ pub struct FeedbackService {
     pub text_policy: TextPolicy,
     /// Counts refused feedback.
     pub metrics: Arc<Metrics>,
+    /// Stores feedback; absent in commands that only serve models of their own.
+    pub runtime: Option<FeedbackRuntime>,
 }
 
 /// The true labels of a prediction, as a client sends them.
@@ -71,28 +72,31 @@ impl FeedbackService {
     /// [`RegistryError`] if the valid ones could not be stored; sending all of them again does no harm.
     pub async fn submit(
         &self,
-        store: &RegistryRuntime,
         feedback: Vec<Feedback>,
         caller: &str,
     ) -> Result<Vec<Result<FeedbackWriteOutcome, FeedbackError>>, RegistryError> {
+        let runtime = self.runtime()?;
         let mut records = Vec::with_capacity(feedback.len());
         let mut outcomes = Vec::with_capacity(feedback.len());
         for feedback in feedback {
-            let reported_at = || store.services().feedback.next_timestamp();
-            let checked = self.verify(feedback, caller, reported_at).map(|record| records.push(record));
+            let checked = self.verify(feedback, caller, || runtime.next_timestamp()).map(|record| records.push(record));
             if checked.is_err() {
                 self.metrics.record_feedback("refused");
             }
             outcomes.push(checked);
         }
-        let stored = if records.is_empty() {
-            Vec::new()
-        } else {
-            store.run(|services| async move { services.feedback.store(&records).await }).await?
-        };
+        let stored = if records.is_empty() { Vec::new() } else { runtime.store(records).await? };
         let mut stored = stored.into_iter();
         let outcome = |checked: Result<(), _>| checked.and_then(|()| stored.next().ok_or(FeedbackError::NoOutcome));
         Ok(outcomes.into_iter().map(outcome).collect())
+    }
+
+    /// What stores and reads feedback.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoRegistry`] where the process serves models of its own only.
+    pub fn runtime(&self) -> Result<&FeedbackRuntime, RegistryError> {
+        self.runtime.as_ref().ok_or(RegistryError::NoRegistry)
     }
 
     /// The record of valid feedback. `reported_at` is called for valid feedback only: a time that is taken says that
@@ -175,6 +179,7 @@ mod tests {
             registry: Arc::default(),
             text_policy: TextPolicy { markup: MarkupPolicy::Allow, allowed_characters: None },
             metrics: Arc::new(Metrics::new().unwrap()),
+            runtime: None,
         };
         let feedback = Feedback { prediction_id: "forged".to_owned(), labels: Vec::new(), text: None };
         let refused = service.verify(feedback, "someone", || panic!("a time was taken"));

@@ -1,4 +1,13 @@
 //! Feedback: the true labels of earlier answers.
+//!
+//! - [`store`]: keeps it in the database, or in the [`spool`] until that answers
+//! - [`runtime`]: its task queue; `spool_drain` and `retention` run beside it
+
+mod retention;
+pub mod runtime;
+pub mod spool;
+mod spool_drain;
+pub mod store;
 
 use serde::{Deserialize, Serialize};
 

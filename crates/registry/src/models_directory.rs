@@ -7,7 +7,7 @@ use predictd_engine::model_source::ModelSource;
 use predictd_platform::clock::now_millis;
 
 use super::data_directory::path_error;
-use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
+use super::database::{AuditDetails, ChangeError, ChangeRequest, Database, change_model};
 use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
 use super::valid_name::is_valid_name;
 
@@ -165,25 +165,25 @@ pub enum MissingVersions {
 pub async fn sync_to_database(
     database: &Database,
     sources: &[ModelSource],
-    gone: MissingVersions,
+    missing: MissingVersions,
 ) -> Result<ModelRecords, ChangeError> {
     let records = database.read_state().await?.records;
-    for (name, there) in versions_by_model(&records, sources, gone) {
+    for (name, there) in versions_by_model(&records, sources, missing) {
         let audit = AuditDetails { actor: "start", action: "find", ..AuditDetails::default() };
         // A removed directory is gone, even if an experiment needs it.
         let change = ChangeRequest { target: name, protects_experiments: false, audit, ..ChangeRequest::default() };
-        database.change_model(change, |record| sync_record(record, &there, gone), |_| String::new()).await?;
+        change_model(database, change, |record| sync_record(record, &there, missing)).await?;
     }
     Ok(database.read_state().await?.records)
 }
 
 /// What would be recorded with the models of the operator's directory, where no database can record it.
 #[must_use]
-pub fn sync_in_memory(known: &ModelRecords, sources: &[ModelSource], gone: MissingVersions) -> ModelRecords {
-    let mut records = known.clone();
-    for (name, there) in versions_by_model(known, sources, gone) {
+pub fn sync_in_memory(recorded: &ModelRecords, sources: &[ModelSource], missing: MissingVersions) -> ModelRecords {
+    let mut records = recorded.clone();
+    for (name, there) in versions_by_model(recorded, sources, missing) {
         let record = records.entry(name.to_owned()).or_default();
-        if let Err(refusal) = sync_record(record, &there, gone) {
+        if let Err(refusal) = sync_record(record, &there, missing) {
             tracing::warn!(model = name, %refusal, "versions in the models directory skipped");
         }
     }
@@ -192,13 +192,13 @@ pub fn sync_in_memory(known: &ModelRecords, sources: &[ModelSource], gone: Missi
 
 /// The models whose records may have to be changed, each with its versions in the operator's directory.
 fn versions_by_model<'a>(
-    known: &'a ModelRecords,
+    records: &'a ModelRecords,
     sources: &'a [ModelSource],
-    gone: MissingVersions,
+    missing: MissingVersions,
 ) -> BTreeMap<&'a str, Vec<&'a str>> {
     let mut all = BTreeMap::<&str, Vec<&str>>::new();
-    if gone == MissingVersions::Remove {
-        all.extend(known.keys().map(|name| (name.as_str(), Vec::new())));
+    if missing == MissingVersions::Remove {
+        all.extend(records.keys().map(|name| (name.as_str(), Vec::new())));
     }
     for source in sources {
         all.entry(&source.name).or_default().push(&source.version);
@@ -207,17 +207,19 @@ fn versions_by_model<'a>(
 }
 
 /// Makes a record have these versions of the operator's directory.
-fn sync_record(record: &mut ModelRecord, there: &[&str], gone: MissingVersions) -> Result<bool, RecordError> {
-    let gone: Vec<String> = record
+fn sync_record(record: &mut ModelRecord, there: &[&str], missing: MissingVersions) -> Result<bool, RecordError> {
+    let removed: Vec<String> = record
         .versions
         .iter()
         .filter(|(version, record)| {
-            gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version.as_str())
+            missing == MissingVersions::Remove
+                && record.origin == Origin::Directory
+                && !there.contains(&version.as_str())
         })
         .map(|(version, _)| version.as_str().to_owned())
         .collect();
-    let mut changed = !gone.is_empty();
-    for version in gone {
+    let mut changed = !removed.is_empty();
+    for version in removed {
         if record.active.as_ref() == Some(&version) {
             tracing::warn!(version, "directory of the active version removed; previous version becomes active");
         }

@@ -34,6 +34,45 @@ pub struct ModelRecord {
 /// Models by name.
 pub type ModelRecords = BTreeMap<String, ModelRecord>;
 
+/// What the answer to a change shows of a model. It is stored, for repeated requests, as a list of its fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredSummary", into = "StoredSummary")]
+pub struct ModelSummary {
+    /// Counts the changes of the model.
+    pub revision: i64,
+    /// The active version.
+    pub active: Option<String>,
+    /// The version that a rollback returns to.
+    pub previous: Option<String>,
+}
+
+type StoredSummary = (i64, Option<String>, Option<String>);
+
+impl From<StoredSummary> for ModelSummary {
+    fn from((revision, active, previous): StoredSummary) -> Self {
+        Self { revision, active, previous }
+    }
+}
+
+impl From<ModelSummary> for StoredSummary {
+    fn from(summary: ModelSummary) -> Self {
+        (summary.revision, summary.active, summary.previous)
+    }
+}
+
+impl From<&ModelRecord> for ModelSummary {
+    fn from(record: &ModelRecord) -> Self {
+        let previous = record.previous_versions.last().cloned();
+        Self { revision: record.revision, active: record.active.clone(), previous }
+    }
+}
+
+impl From<ModelRecord> for ModelSummary {
+    fn from(record: ModelRecord) -> Self {
+        Self::from(&record)
+    }
+}
+
 /// A version of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionRecord {
@@ -291,6 +330,14 @@ impl ModelRecord {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn model_summary_is_stored_as_list() {
+        let stored = r#"[4,"2",null]"#;
+        let summary = ModelSummary { revision: 4, active: Some("2".to_owned()), previous: None };
+        assert_eq!(serde_json::from_str::<ModelSummary>(stored).unwrap(), summary);
+        assert_eq!(serde_json::to_string(&summary).unwrap(), stored);
+    }
 
     fn version(file: &str) -> VersionRecord {
         let files = vec![FileRecord { path: "model.onnx".to_owned(), bytes: 1, sha256: file.to_owned() }];

@@ -115,12 +115,12 @@ impl StateFile {
             .ok()
     }
 
-    /// Writes what is known: whole, or not at all.
+    /// Writes the state: whole, or not at all.
     ///
     /// # Errors
     /// If the disk does not allow it.
-    pub fn write(&self, known: &RegistryState) -> io::Result<()> {
-        let bytes = serde_json::to_vec(known)?;
+    pub fn write(&self, state: &RegistryState) -> io::Result<()> {
+        let bytes = serde_json::to_vec(state)?;
         atomic_file::replace(&self.0, 0o600, |file| file.write_all(&bytes))
     }
 }

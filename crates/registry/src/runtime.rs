@@ -3,21 +3,21 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 
 use super::database::ChangeOutcome;
-use super::service::{ChangeContext, RegistryError, RegistryServices};
-
-/// Most changes and looks that are under way or wait.
-const MAX_PENDING_TASKS: usize = 64;
+use super::error::RegistryError;
+use super::feedback::runtime::FeedbackRuntime;
+use super::service::{ChangeContext, RegistryServices, answer_once};
+use super::task_queue::TaskQueue;
 
 /// The services and their thread.
 pub struct RegistryRuntime {
     services: Arc<RegistryServices>,
-    /// One for each task that goes on.
-    task_permits: Arc<Semaphore>,
+    tasks: TaskQueue,
     /// Taken when it ends.
     runtime: Option<Runtime>,
     /// No other process writes to the file of the database while this is open.
@@ -42,7 +42,7 @@ impl RegistryRuntime {
         match is_opened.recv().unwrap_or_else(|_| Err("the work was given up".to_owned())) {
             Ok(services) => Ok(Self {
                 services: Arc::new(services),
-                task_permits: Arc::new(Semaphore::new(MAX_PENDING_TASKS)),
+                tasks: TaskQueue::new(runtime.handle().clone()),
                 runtime: Some(runtime),
                 _lock: lock,
             }),
@@ -59,25 +59,31 @@ impl RegistryRuntime {
         &self.services
     }
 
-    /// Makes a change to its end. A request that was made before under its Idempotency-Key gets its first outcome: the
-    /// transaction of a change looks for it, and this does where a change is refused.
+    /// Starts what stores feedback, in a task queue of its own. Feedback older than `retention` is deleted.
+    #[must_use]
+    pub fn start_feedback(&self, retention: Option<Duration>) -> FeedbackRuntime {
+        FeedbackRuntime::start(Arc::clone(&self.services.feedback), retention, self.tasks.runtime().clone())
+    }
+
+    /// Makes a change to its end. A request that was made before under its Idempotency-Key gets its first outcome.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn change<T, F>(
+    pub async fn change<T, A, F>(
         &self,
-        order: ChangeContext,
+        change_context: ChangeContext,
         work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
-    ) -> Result<ChangeOutcome<T>, RegistryError>
+    ) -> Result<ChangeOutcome<T, A>, RegistryError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<ChangeOutcome<T>, RegistryError>> + Send + 'static,
+        A: DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<ChangeOutcome<T, A>, RegistryError>> + Send + 'static,
     {
         self.run(|services| async move {
-            match work(Arc::clone(&services), order.clone()).await {
-                Err(error) if error.is_refusal() => services.context.find_repeated(&order).await?.ok_or(error),
-                outcome => outcome,
-            }
+            let registry = Arc::clone(&services.context);
+            // In a box: the futures around it would hold it twice.
+            let change = Box::pin(work(services, change_context.clone()));
+            answer_once(&registry, &change_context, change).await
         })
         .await
     }
@@ -91,16 +97,7 @@ impl RegistryRuntime {
         T: Send + 'static,
         F: Future<Output = Result<T, RegistryError>> + Send + 'static,
     {
-        let place = Arc::clone(&self.task_permits).try_acquire_owned().map_err(|_| RegistryError::Busy)?;
-        let work = work(Arc::clone(&self.services));
-        let work = async move {
-            let _place = place;
-            work.await
-        };
-        match &self.runtime {
-            Some(runtime) => runtime.spawn(work).await?,
-            None => work.await,
-        }
+        self.tasks.run(work(Arc::clone(&self.services))).await
     }
 }
 

@@ -110,12 +110,12 @@ impl Registry {
     ///
     /// # Errors
     /// A file and what is wrong with it.
-    pub fn load(&self, source: &ModelSource, host: &LoadContext) -> Result<(), ManifestError> {
+    pub fn load(&self, source: &ModelSource, context: &LoadContext) -> Result<(), ManifestError> {
         let model = &source.name;
         let version = &source.version;
         self.set_state(model, version, VersionState::Loading);
         let start = Instant::now();
-        let loaded = loader::load(source, host);
+        let loaded = loader::load(source, context);
         let seconds = start.elapsed().as_secs_f64();
         // Logged once it is true: who reads "ready" may ask at once.
         match loaded.map(Arc::new) {

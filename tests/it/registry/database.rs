@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use predictd::experiments::counters::{ArmCounts, PhaseCounts};
 use predictd::experiments::results::FirstDecision;
-use predictd::registry::database::experiments::{PhaseQuery, ResultDetail};
+use predictd::registry::database::experiments::{ExperimentTables, PhaseQuery, ResultDetail};
 use predictd::registry::database::{
-    AuditDetails, ChangeError, ChangeOutcome, ChangeRequest, Database, HistoryFilter, sqlite_url,
+    AuditDetails, ChangeError, ChangeOutcome, ChangeRequest, Database, HistoryFilter, change_model, history, sqlite_url,
 };
-use predictd::registry::record::{FileRecord, ModelRecord, Origin, RecordError, VersionRecord};
+use predictd::registry::record::{FileRecord, ModelSummary, Origin, RecordError, VersionRecord};
 use predictd::registry::registry_state::RegistryState;
 use predictd::registry::version_name::VersionName;
 
@@ -37,17 +37,7 @@ fn model_change<'a>(model: &'a str, action: &'a str) -> ChangeRequest<'a> {
 }
 
 async fn register(database: &Database, model: &str, name: &str) -> Result<ChangeOutcome, ChangeError> {
-    database
-        .change_model(
-            model_change(model, "register"),
-            |record| record.register(name, version_record("a")),
-            outcome_text,
-        )
-        .await
-}
-
-fn outcome_text(record: &ModelRecord) -> String {
-    record.revision.to_string()
+    change_model(database, model_change(model, "register"), |record| record.register(name, version_record("a"))).await
 }
 
 #[tokio::test]
@@ -62,23 +52,10 @@ async fn database_changes_are_read_back_after_reopen() {
         assert_eq!(register(&database, "m", "1").await.unwrap(), ChangeOutcome::Unchanged(first));
         register(&database, "m", "2").await.unwrap();
         register(&database, "other", "1").await.unwrap();
-        database
-            .change_model(model_change("m", "activate"), |record| record.activate("1"), outcome_text)
-            .await
-            .unwrap();
-        database
-            .change_model(model_change("m", "activate"), |record| record.activate("2"), outcome_text)
-            .await
-            .unwrap();
-        database
-            .change_model(model_change("m", "pin"), |record| record.set_pinned("2", false), outcome_text)
-            .await
-            .unwrap();
-        let removed = database.change_model(
-            model_change("m", "remove"),
-            |record| record.remove("1").map(|()| true),
-            outcome_text,
-        );
+        change_model(&database, model_change("m", "activate"), |record| record.activate("1")).await.unwrap();
+        change_model(&database, model_change("m", "activate"), |record| record.activate("2")).await.unwrap();
+        change_model(&database, model_change("m", "pin"), |record| record.set_pinned("2", false)).await.unwrap();
+        let removed = change_model(&database, model_change("m", "remove"), |record| record.remove("1").map(|()| true));
         let ChangeOutcome::Changed(m) = removed.await.unwrap() else { panic!("nothing changed") };
         database.close().await;
         // Another process.
@@ -89,10 +66,10 @@ async fn database_changes_are_read_back_after_reopen() {
             (m.active.as_deref(), m.previous_versions.len(), m.versions.len(), m.revision),
             (Some("2"), 0, 1, 6)
         );
-        let history = database.history(HistoryFilter::Model("m"), 3).await.unwrap();
-        let told: Vec<_> = history.iter().map(|done| (done.epoch, &*done.action, &*done.actor)).collect();
+        let latest = history(&database, HistoryFilter::Model("m"), 3).await.unwrap();
+        let told: Vec<_> = latest.iter().map(|done| (done.epoch, &*done.action, &*done.actor)).collect();
         assert_eq!(told, [(7, "remove", "key ops"), (6, "pin", "key ops"), (5, "activate", "key ops")]);
-        assert_eq!(database.history(HistoryFilter::All, 100).await.unwrap().len(), 7);
+        assert_eq!(history(&database, HistoryFilter::All, 100).await.unwrap().len(), 7);
     }
 }
 
@@ -103,15 +80,13 @@ async fn database_refused_change_leaves_state() {
         register(&database, "m", "1").await.unwrap();
         let before = database.read_state().await.unwrap();
         let stale = ChangeRequest { expected_revision: Some(0), ..model_change("m", "activate") };
-        let error = database.change_model(stale, |record| record.activate("1"), outcome_text).await.unwrap_err();
+        let error = change_model(&database, stale, |record| record.activate("1")).await.unwrap_err();
         assert!(matches!(error, ChangeError::RevisionMismatch(1)), "{error:?}");
-        let error = database
-            .change_model(model_change("m", "activate"), |record| record.activate("9"), outcome_text)
-            .await
-            .unwrap_err();
+        let error =
+            change_model(&database, model_change("m", "activate"), |record| record.activate("9")).await.unwrap_err();
         assert!(matches!(error, ChangeError::Record(RecordError::UnknownVersion(_))), "{error:?}");
         assert_eq!(database.read_state().await.unwrap(), before);
-        assert_eq!(database.history(HistoryFilter::All, 10).await.unwrap().len(), 1);
+        assert_eq!(history(&database, HistoryFilter::All, 10).await.unwrap().len(), 1);
     }
 }
 
@@ -121,14 +96,12 @@ async fn database_idempotent_request_repeats_first_outcome() {
         let database = fresh.open().await;
         let keyed =
             |request| ChangeRequest { idempotency_key: Some(("key", request)), ..model_change("m", "register") };
-        let first = database
-            .change_model(keyed("a"), |record| record.register("1", version_record("a")), outcome_text)
-            .await
-            .unwrap();
+        let first =
+            change_model(&database, keyed("a"), |record| record.register("1", version_record("a"))).await.unwrap();
         assert!(matches!(first, ChangeOutcome::Changed(_)));
-        let again = database.change_model(keyed("a"), |_| unreachable!(), outcome_text).await.unwrap();
-        assert_eq!(again, ChangeOutcome::Repeated("1".to_owned()));
-        let other = database.change_model(keyed("b"), |_| unreachable!(), outcome_text).await.unwrap_err();
+        let again = change_model(&database, keyed("a"), |_| unreachable!()).await.unwrap();
+        assert_eq!(again, ChangeOutcome::Repeated(ModelSummary { revision: 1, active: None, previous: None }));
+        let other = change_model(&database, keyed("b"), |_| unreachable!()).await.unwrap_err();
         assert!(matches!(other, ChangeError::IdempotencyKeyReused), "{other:?}");
         assert_eq!(database.epoch().await.unwrap(), 1);
     }
@@ -158,7 +131,7 @@ async fn database_concurrent_changes_are_serialized() {
         let activate = |database: &Database, name: &'static str| {
             let database = database.clone();
             let change = ChangeRequest { expected_revision: Some(seen), ..model_change("m", "activate") };
-            async move { database.change_model(change, |record| record.activate(name), outcome_text).await }
+            async move { change_model(&database, change, |record| record.activate(name)).await }
         };
         let (one, other) = tokio::join!(activate(&databases[0], "1"), activate(&databases[1], "2"));
         assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
@@ -176,10 +149,7 @@ async fn database_long_read_does_not_block_changes() {
     register(&database, "m", "1").await.unwrap();
     let measure = async |number: u32| {
         let figures = BTreeMap::from([("f1".to_owned(), f64::from(number))]);
-        database
-            .change_model(model_change("m", "measure"), |record| record.add_metrics("1", figures), outcome_text)
-            .await
-            .unwrap();
+        change_model(&database, model_change("m", "measure"), |record| record.add_metrics("1", figures)).await.unwrap();
     };
     for number in 0..300 {
         measure(number).await;
@@ -240,31 +210,43 @@ async fn experiment_counts_of_processes_add_up_and_compact() {
             let tally = ArmCounts { requests, texts: requests, ..ArmCounts::default() };
             PhaseCounts { arms: BTreeMap::from([("new".to_owned(), tally)]), ..PhaseCounts::default() }
         };
-        assert!(!database.store_counts(of, "nobody", &counted(1), false).await.unwrap(), "its row is not there");
+        assert!(
+            !ExperimentTables(&database).store_counts(of, "nobody", &counted(1), false).await.unwrap(),
+            "its row is not there"
+        );
         for process in 0..70 {
-            assert!(database.store_counts(of, &process.to_string(), &counted(1), true).await.unwrap());
+            assert!(
+                ExperimentTables(&database).store_counts(of, &process.to_string(), &counted(1), true).await.unwrap()
+            );
         }
         // What is counted replaces what was counted before.
-        assert!(database.store_counts(of, "3", &counted(5), false).await.unwrap());
-        let requests = async || database.read_sums(of, ResultDetail::Pairs).await.unwrap().counts.arms["new"].requests;
+        assert!(ExperimentTables(&database).store_counts(of, "3", &counted(5), false).await.unwrap());
+        let requests = async || {
+            ExperimentTables(&database).read_sums(of, ResultDetail::Pairs).await.unwrap().counts.arms["new"].requests
+        };
         assert_eq!(requests().await, 74);
         // They have been silent for long: the next that begins puts them together.
         let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
         sqlx::query("UPDATE experiment_counts SET at = 0").execute(&pool).await.unwrap();
-        assert!(database.store_counts(of, "next", &counted(10), true).await.unwrap());
+        assert!(ExperimentTables(&database).store_counts(of, "next", &counted(10), true).await.unwrap());
         let rows =
             sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM experiment_counts").fetch_one(&pool).await.unwrap();
         assert_eq!((rows, requests().await), (2, 84));
         // One of them was not over, and starts again.
-        assert!(!database.store_counts(of, "3", &counted(6), false).await.unwrap());
+        assert!(!ExperimentTables(&database).store_counts(of, "3", &counted(6), false).await.unwrap());
         assert_eq!(requests().await, 84);
         let other = PhaseQuery { phase: 1, ..of };
-        assert!(database.read_sums(other, ResultDetail::Counts).await.unwrap().counts.arms.is_empty());
+        assert!(
+            ExperimentTables(&database).read_sums(other, ResultDetail::Counts).await.unwrap().counts.arms.is_empty()
+        );
         let decided = |better| FirstDecision { is_better: better, decided_at: 7, sentence: "it is".to_owned() };
-        assert!(database.store_decision(of, "new", &decided(true)).await.unwrap());
-        assert!(!database.store_decision(of, "new", &decided(false)).await.unwrap(), "the first one stands");
+        assert!(ExperimentTables(&database).store_decision(of, "new", &decided(true)).await.unwrap());
+        assert!(
+            !ExperimentTables(&database).store_decision(of, "new", &decided(false)).await.unwrap(),
+            "the first one stands"
+        );
         assert_eq!(
-            database.read_sums(of, ResultDetail::Labels).await.unwrap().first_decisions,
+            ExperimentTables(&database).read_sums(of, ResultDetail::Labels).await.unwrap().first_decisions,
             BTreeMap::from([("new".to_owned(), decided(true))])
         );
     }

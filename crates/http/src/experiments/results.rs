@@ -23,12 +23,12 @@ pub(super) fn results_view(
     (experiment, phase, found): (Experiment, u32, PhaseResults),
     details: bool,
 ) -> ExperimentResultsView {
-    let place = usize::try_from(phase).unwrap_or_default().saturating_sub(1);
+    let index = usize::try_from(phase).unwrap_or_default().saturating_sub(1);
     ExperimentResultsView {
         experiment: name,
         state: experiment.state.name().to_owned(),
         phase,
-        began: experiment.phases.get(place).map(|phase| format_millis(phase.began)),
+        began: experiment.phases.get(index).map(|phase| format_millis(phase.began)),
         verdict: found.verdict,
         users: found.estimated_users.round(),
         users_in_several_arms: found.multi_arm_users,

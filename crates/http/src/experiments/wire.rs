@@ -3,7 +3,7 @@
 use predictd_api::experiments::{AnonymousRoute, ExperimentDesignBody, GuardrailsBody, PromoteRequest, RolloutBody};
 use predictd_experiments::experiment::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
 use predictd_experiments::rollout::{Guardrails, RolloutStrategy, StrategyStep};
-use predictd_registry::service::RegistryError;
+use predictd_registry::RegistryError;
 use predictd_stats::comparison_plan::{DEFAULT_ALPHA, DEFAULT_POWER};
 
 use crate::error::ApiError;
@@ -38,12 +38,12 @@ pub(super) fn into_design(
     let mut arms = Vec::with_capacity(body.arms.len());
     let first = body.arms.iter().find(|arm| !arm.shadow).map(|arm| arm.name.clone());
     let control = body.control.or(first).unwrap_or_default();
-    for (place, arm) in body.arms.into_iter().enumerate() {
+    for (index, arm) in body.arms.into_iter().enumerate() {
         let weight = match (arm.shadow, arm.weight) {
             // The steps say it; what an experiment shows of itself can be sent back.
             (false, _) if rolled_out => f64::from(u8::from(arm.name == control)),
             (false, Some(weight)) => weight / unit,
-            (false, None) => return Err(ApiError::at_pointer(format!("/arms/{place}/weight"), "an arm has a weight")),
+            (false, None) => return Err(ApiError::at_pointer(format!("/arms/{index}/weight"), "an arm has a weight")),
             // A share of the texts by itself.
             (true, Some(weight)) if weight > 1.0 => weight / 100.0,
             (true, weight) => weight.unwrap_or(1.0),
@@ -98,10 +98,10 @@ impl ChangeBody for ExperimentDesignBody {
         if self.arms.len() > MAX_ARMS {
             return Err(ApiError::at_pointer("/arms", format!("an experiment has at most {MAX_ARMS} arms")));
         }
-        for (place, arm) in self.arms.iter().enumerate() {
-            check_name(&format!("/arms/{place}/name"), Some(&arm.name))?;
-            check_name(&format!("/arms/{place}/model"), arm.model.as_ref())?;
-            check_name(&format!("/arms/{place}/version"), arm.version.as_ref())?;
+        for (index, arm) in self.arms.iter().enumerate() {
+            check_name(&format!("/arms/{index}/name"), Some(&arm.name))?;
+            check_name(&format!("/arms/{index}/model"), arm.model.as_ref())?;
+            check_name(&format!("/arms/{index}/version"), arm.version.as_ref())?;
         }
         if self.salt.as_ref().is_some_and(|salt| salt.len() > MAX_SALT_BYTES || salt.contains('\0')) {
             return Err(ApiError::at_pointer(

@@ -6,13 +6,13 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use predictd_api::feedback::{ExportedFeedback, FeedbackPage};
+use predictd_inference::feedback_service::FeedbackService;
 use predictd_registry::database::feedback::FeedbackPageLimit;
 use predictd_registry::feedback::FeedbackRecord;
 use serde::Deserialize;
 
 use crate::error::ApiError;
 use crate::registry::wire::format_millis;
-use crate::state::ModelState;
 
 /// Most that is handed out at a time.
 const PAGE_LIMITS: FeedbackPageLimit = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: 1 << 20 };
@@ -30,15 +30,12 @@ pub struct ExportQuery {
 /// All that was told of earlier answers, part by part.
 #[utoipa::path(get, path = "/admin/feedback")]
 pub async fn export(
-    State(models): State<Arc<ModelState>>,
+    State(feedback): State<Arc<FeedbackService>>,
     part: Result<Query<ExportQuery>, QueryRejection>,
 ) -> Result<Json<FeedbackPage>, ApiError> {
     let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
     let (reported_at, id) = part.after.as_deref().map(parse_position).transpose()?.unwrap_or_default();
-    let read = models.require_registry()?.run(move |services| async move {
-        Ok(services.feedback.list(part.model.as_deref(), (reported_at, &id), PAGE_LIMITS).await?)
-    });
-    let (feedback, more) = read.await?;
+    let (feedback, more) = feedback.runtime()?.list(part.model, (reported_at, id), PAGE_LIMITS).await?;
     let last = feedback.last().filter(|_| more);
     let next = last.map(|last| format!("{}.{}", last.reported_at, last.id));
     Ok(Json(FeedbackPage { feedback: feedback.into_iter().map(exported_feedback).collect(), next }))

@@ -6,11 +6,12 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, Method};
 use predictd_experiments::experiment::ExperimentError;
+use predictd_registry::RegistryError;
 use predictd_registry::database::{ChangeError, StorageFault};
 use predictd_registry::mlflow::client::MlflowError;
 use predictd_registry::mlflow::pull::PullError;
 use predictd_registry::record::RecordError;
-use predictd_registry::service::{ChangeContext, RegistryError};
+use predictd_registry::service::ChangeContext;
 use predictd_registry::store::StoreError;
 use sha2::{Digest, Sha256};
 
@@ -67,7 +68,7 @@ where
 }
 
 /// A change of what its caller has not seen.
-pub(crate) fn missing_precondition_error() -> ApiError {
+fn missing_precondition_error() -> ApiError {
     let detail =
         "Say which state this is decided on: If-Match with the ETag of what is to be changed, as GET shows it.";
     ApiError::new(Code::PreconditionRequired, detail)
@@ -129,6 +130,7 @@ impl From<RegistryError> for ApiError {
                 tracing::error!(%reason, "feedback could not be stored");
                 unavailable_error("Neither the database nor the disk takes feedback now.")
             }
+            RegistryError::RevisionRequired => missing_precondition_error(),
             RegistryError::MlflowNotConfigured => error_as_detail(&error, Code::InvalidRequest),
             RegistryError::BrokenVersion(..) | RegistryError::IncompatibleArms(_) => {
                 error_as_detail(&error, Code::VersionUnusable)
@@ -137,7 +139,9 @@ impl From<RegistryError> for ApiError {
                 tracing::error!(version, reason, "model version temporarily not loadable");
                 unavailable_error("The version cannot be loaded now. What is served stays as it is.")
             }
-            RegistryError::Busy | RegistryError::Storage(_) => error_as_detail(&error, Code::RegistryUnavailable),
+            RegistryError::Busy | RegistryError::NoRegistry | RegistryError::Storage(_) => {
+                error_as_detail(&error, Code::RegistryUnavailable)
+            }
             RegistryError::InsufficientMemory(..) => error_as_detail(&error, Code::InsufficientMemory),
             RegistryError::TaskFailure(reason) => {
                 tracing::error!(%reason, "registry change aborted");
@@ -159,6 +163,9 @@ fn from_change_error(error: &RegistryError, change: &ChangeError) -> ApiError {
         | ChangeError::IdempotencyKeyReused
         | ChangeError::Experiment(ExperimentError::Conflict(_)) => error_as_detail(error, Code::Conflict),
         ChangeError::RevisionMismatch(_) => error_as_detail(error, Code::PreconditionFailed),
+        ChangeError::UnreadableAnswer(_) => {
+            ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.")
+        }
         // It names no path, and says what an operator has to do.
         ChangeError::Database(reason) | ChangeError::OutcomeUnknown(reason)
             if let Some(fault) = StorageFault::from_error(reason) =>

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use predictd_registry::service::RegistryError;
+use predictd_registry::RegistryError;
 use predictd_registry::store::{MAX_FILE_BYTES, UploadWriter, is_sha256};
 
 use crate::body::read_chunk;

@@ -5,7 +5,7 @@ use predictd_api::models::{
     UploadedFile,
 };
 use predictd_api::reason::ReasonBody;
-use predictd_registry::database::{AuditEntry, ChangeOutcome};
+use predictd_registry::database::AuditEntry;
 use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
 use predictd_registry::record::{FileRecord, ModelRecord, Origin};
 use predictd_registry::{ServedModel, VersionState, is_valid_name, store};
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::body::RequestBody;
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 use crate::json;
 use crate::settings::RequestLimits;
 
@@ -90,25 +90,6 @@ pub(super) fn registered_model(name: String, record: ModelRecord, served: Option
         previous: record.previous_versions.last().cloned(),
         followed: record.alias_target,
         versions: versions.collect(),
-    }
-}
-
-/// Revision, active and previous version of a model after a change, as the answer to a repeated request keeps them.
-pub(super) fn model_state(record: ModelRecord) -> (i64, Option<String>, Option<String>) {
-    (record.revision, record.active, record.previous_versions.last().cloned())
-}
-
-/// The record after a change as `view` shows it, or the first answer to a repeated request; and whether it was a change.
-pub(crate) fn read_outcome<T, V: DeserializeOwned>(
-    outcome: ChangeOutcome<T>,
-    view: impl FnOnce(T) -> V,
-) -> Result<(V, bool), ApiError> {
-    match outcome {
-        ChangeOutcome::Changed(record) => Ok((view(record), true)),
-        ChangeOutcome::Unchanged(record) => Ok((view(record), false)),
-        ChangeOutcome::Repeated(answer) => serde_json::from_str(&answer)
-            .map(|view| (view, true))
-            .map_err(|_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.")),
     }
 }
 

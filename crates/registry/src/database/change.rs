@@ -1,6 +1,6 @@
 //! What is to be changed, what became of it, and the history of changes.
 
-use crate::record::ModelRecord;
+use crate::record::{ModelRecord, ModelSummary};
 
 /// A change of one model.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,13 +64,25 @@ pub enum HistoryFilter<'a> {
     Experiment(&'a str),
 }
 
-/// What became of a change of a model, or an experiment.
+/// What became of a change of a model, or an experiment. `A` is what the answer to its request shows.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ChangeOutcome<T = ModelRecord> {
+pub enum ChangeOutcome<T = ModelRecord, A = ModelSummary> {
     /// It is so now.
     Changed(T),
     /// It was so already.
     Unchanged(T),
     /// The same request was answered before, so.
-    Repeated(String),
+    Repeated(A),
+}
+
+impl<T: Into<A>, A> ChangeOutcome<T, A> {
+    /// What the answer shows; true if the request changed it, also if it did so when it came first.
+    #[must_use]
+    pub fn into_answer(self) -> (A, bool) {
+        match self {
+            Self::Changed(record) => (record.into(), true),
+            Self::Unchanged(record) => (record.into(), false),
+            Self::Repeated(answer) => (answer, true),
+        }
+    }
 }

@@ -23,6 +23,9 @@ pub enum ChangeError {
     /// The Idempotency-Key was used for another request.
     #[error("the Idempotency-Key was used for another request")]
     IdempotencyKeyReused,
+    /// The stored answer to the same request has another form.
+    #[error("the answer to the same request cannot be read any more")]
+    UnreadableAnswer(serde_json::Error),
     /// The database does not answer, or not well: nothing was changed.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),

@@ -15,7 +15,7 @@ use super::error::ChangeError;
 use super::pool::Database;
 use super::rows::{self, AnyQuery, count_from, from_json, read_experiments, to_json};
 use super::timeouts::{SUMS_TIMEOUT, with_timeout};
-use super::transactions::{GuardedConnection, find_repeated, record_change};
+use super::transactions::{GuardedConnection, record_change};
 use crate::record::{ModelRecord, ModelRecords, RecordError};
 
 /// Processes whose counts stand by themselves; those of more are put together.
@@ -29,6 +29,9 @@ const MAX_LABEL_PAIRS: u32 = 10_000;
 
 /// Keeps what a process has counted, as the first of it.
 const INSERT_COUNTS: &str = "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (experiment, phase, process) DO UPDATE SET counts = $4, users = $5, at = $6";
+
+/// What became of a change of an experiment; no experiment if it was deleted.
+pub type ExperimentChangeOutcome = ChangeOutcome<Option<Experiment>, Option<Experiment>>;
 
 /// What there is when an experiment changes.
 #[derive(Debug)]
@@ -97,23 +100,31 @@ pub(super) async fn ensure_unused(
     Ok(())
 }
 
-impl Database {
+/// The tables of experiments.
+#[derive(Debug, Clone, Copy)]
+pub struct ExperimentTables<'a>(pub &'a Database);
+
+impl ExperimentTables<'_> {
     /// Changes an experiment, or refuses to, or tells that the same was asked before. `change.model` is the experiment's
     /// name here.
     ///
     /// # Errors
     /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].
-    pub async fn change_experiment(
+    pub async fn change(
         &self,
         change: ChangeRequest<'_>,
         apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
-    ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
-        self.write(async {
-            let mut transaction = self.begin(1).await?;
-            let decided = apply_experiment_change(&mut transaction, change, apply).await;
-            self.finish(transaction, decided).await
-        })
-        .await
+    ) -> Result<ExperimentChangeOutcome, ChangeError> {
+        self.0
+            .write(async {
+                let (mut transaction, decided) = GuardedConnection::begin_change(self.0, change).await?;
+                let decided = match decided {
+                    Some(decided) => decided,
+                    None => apply_experiment_change(&mut transaction, change, apply).await,
+                };
+                transaction.finish(self.0, decided).await
+            })
+            .await
     }
 
     /// Keeps what a process has counted of a phase in place of what it had counted before. False if it is not there any
@@ -128,9 +139,9 @@ impl Database {
         counted: &PhaseCounts,
         is_first: bool,
     ) -> Result<bool, ChangeError> {
-        self.write(async {
+        self.0.write(async {
             // Merges of counts wait for this transaction.
-            let mut transaction = self.begin(0).await?;
+            let mut transaction = GuardedConnection::begin(self.0, 0).await?;
             let statement = if is_first {
                 compact_counts(&mut transaction.connection, of).await?;
                 INSERT_COUNTS
@@ -149,10 +160,10 @@ impl Database {
     /// # Errors
     /// If the database does not answer, or holds what cannot be read.
     pub async fn read_sums(&self, of: PhaseQuery<'_>, with: ResultDetail) -> Result<PhaseTotals, sqlx::Error> {
-        self.ensure_usable()?;
+        self.0.ensure_usable()?;
         with_timeout(SUMS_TIMEOUT, async {
-            let mut transaction = self.pool.begin().await?;
-            if !self.is_sqlite {
+            let mut transaction = self.0.pool.begin().await?;
+            if !self.0.is_sqlite {
                 // A large table takes its time.
                 sqlx::query("SET LOCAL statement_timeout = '10s'").execute(&mut *transaction).await?;
             }
@@ -194,7 +205,7 @@ impl Database {
             .bind(i64::from(decided.is_better))
             .bind(&decided.sentence)
             .bind(decided.decided_at);
-        Ok(self.query(row.execute(&self.pool)).await?.rows_affected() > 0)
+        Ok(self.0.query(row.execute(&self.0.pool)).await?.rows_affected() > 0)
     }
 }
 
@@ -202,11 +213,8 @@ async fn apply_experiment_change(
     transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
-) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
+) -> Result<ExperimentChangeOutcome, ChangeError> {
     let connection = &mut *transaction.connection;
-    if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
-        return Ok(repeated);
-    }
     let mut records = rows::read_models(connection).await?;
     let experiments = read_experiments(connection).await?;
     let name = change.target;
@@ -250,8 +258,7 @@ async fn apply_experiment_change(
             rows::write_model(connection, on, &stored, &model).await?;
         }
     }
-    // Any of it can be written as JSON: it just was.
-    record_change(transaction, change, on, || serde_json::to_string(&after).unwrap_or_default()).await?;
+    record_change(transaction, change, on, &after).await?;
     Ok(ChangeOutcome::Changed(after))
 }
 

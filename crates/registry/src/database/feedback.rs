@@ -11,48 +11,48 @@ use super::error::ChangeError;
 use super::pool::Database;
 use super::rows::{AnyQuery, count_from, from_json, to_json};
 use super::timeouts::{QUERY_TIMEOUT, with_timeout};
+use super::transactions::GuardedConnection;
 use crate::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 
-impl Database {
+/// The table of feedback.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedbackTable<'a>(pub &'a Database);
+
+impl FeedbackTable<'_> {
     /// Stores feedback from the spool, all of it or nothing. Repeated feedback changes nothing.
     ///
     /// # Errors
     /// If the database does not answer, or not well. It may have been kept where that is [`ChangeError::OutcomeUnknown`].
-    pub async fn insert_spooled_feedback(
-        &self,
-        feedback: &[FeedbackRecord],
-    ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        self.insert_feedback(feedback, |reported_at, _| reported_at).await
+    pub async fn insert_spooled(&self, feedback: &[FeedbackRecord]) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
+        self.insert(feedback, |reported_at, _| reported_at).await
     }
 
     /// Stores feedback that arrives now. It is later than all stored feedback of the same answers, whatever other clocks
     /// said.
     ///
     /// # Errors
-    /// Those of [`Self::insert_spooled_feedback`].
-    pub async fn insert_new_feedback(
-        &self,
-        feedback: &[FeedbackRecord],
-    ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        self.insert_feedback(feedback, |reported_at, before| reported_at.max(before.saturating_add(1))).await
+    /// Those of [`Self::insert_spooled`].
+    pub async fn insert_new(&self, feedback: &[FeedbackRecord]) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
+        self.insert(feedback, |reported_at, before| reported_at.max(before.saturating_add(1))).await
     }
 
-    async fn insert_feedback(
+    async fn insert(
         &self,
         feedback: &[FeedbackRecord],
         when: fn(i64, i64) -> i64,
     ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        self.write(async {
-            let mut transaction = self.begin(0).await?;
-            let mut rows = FeedbackRows::read(&mut transaction.connection, feedback).await?;
-            let outcomes = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
-            rows.write(&mut transaction.connection).await?;
-            transaction.commit().await?;
-            self.check_after_write()?;
-            Ok(outcomes)
-        })
-        .await
-        .map_err(|error| self.file_health.record_change_damage(error))
+        self.0
+            .write(async {
+                let mut transaction = GuardedConnection::begin(self.0, 0).await?;
+                let mut rows = FeedbackRows::read(&mut transaction.connection, feedback).await?;
+                let outcomes = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
+                rows.write(&mut transaction.connection).await?;
+                transaction.commit().await?;
+                self.0.check_after_write()?;
+                Ok(outcomes)
+            })
+            .await
+            .map_err(|error| self.0.file_health.record_change_damage(error))
     }
 
     /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
@@ -70,7 +70,7 @@ impl Database {
         // Works in SQLite and in PostgreSQL, whose sums are no integers.
         let query = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
         let query = sqlx::query_as(query).bind(model).bind(version).bind(oldest).bind(most);
-        let (answers, correct) = self.query(query.fetch_one(&self.pool)).await?;
+        let (answers, correct) = self.0.query(query.fetch_one(&self.0.pool)).await?;
         Ok((count_from(answers), count_from(correct)))
     }
 
@@ -79,13 +79,13 @@ impl Database {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn list_feedback(
+    pub async fn list(
         &self,
         model: Option<&str>,
         after: (i64, &str),
         page: FeedbackPageLimit,
     ) -> Result<(Vec<FeedbackRecord>, bool), sqlx::Error> {
-        self.ensure_usable()?;
+        self.0.ensure_usable()?;
         let query = match model {
             None => sqlx::query(
                 "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3",
@@ -95,12 +95,12 @@ impl Database {
             )
             .bind(model),
         };
-        let mut rows = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows)).fetch(&self.pool);
+        let mut rows = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows)).fetch(&self.0.pool);
         let mut found = Vec::new();
         let mut bytes = 0;
         while bytes < page.max_text_bytes {
             let row = with_timeout(QUERY_TIMEOUT, rows.try_next()).await;
-            let Some(row) = row.map_err(|error| self.file_health.record_damage(error))? else {
+            let Some(row) = row.map_err(|error| self.0.file_health.record_damage(error))? else {
                 let is_full = found.len() >= page.max_rows as usize;
                 return Ok((found, is_full));
             };

@@ -3,84 +3,71 @@
 use super::change::{AuditEntry, ChangeOutcome, ChangeRequest, HistoryFilter};
 use super::error::ChangeError;
 use super::pool::Database;
-use super::transactions::{GuardedConnection, find_repeated, record_change};
+use super::transactions::{GuardedConnection, record_change};
 use super::{experiments, rows};
-use crate::record::{ModelRecord, RecordError};
+use crate::record::{ModelRecord, ModelSummary, RecordError};
 
-impl Database {
-    /// Changes a model, or refuses to, or tells that the same was asked before.
-    ///
-    /// `answer` is stored with the request's key and returned to a repeated request.
-    ///
-    /// # Errors
-    /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].
-    pub async fn change_model(
-        &self,
-        change: ChangeRequest<'_>,
-        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
-        answer: impl FnOnce(&ModelRecord) -> String,
-    ) -> Result<ChangeOutcome, ChangeError> {
-        self.write(async {
-            let mut transaction = self.begin(1).await?;
-            let decided = apply_model_change(&mut transaction, change, apply, answer).await;
-            self.finish(transaction, decided).await
+/// Changes a model, or refuses to, or tells that the same was asked before.
+///
+/// # Errors
+/// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].
+pub async fn change_model(
+    database: &Database,
+    change: ChangeRequest<'_>,
+    apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
+) -> Result<ChangeOutcome, ChangeError> {
+    database
+        .write(async {
+            let (mut transaction, decided) = GuardedConnection::begin_change(database, change).await?;
+            let decided = match decided {
+                Some(decided) => decided,
+                None => apply_model_change(&mut transaction, change, apply).await,
+            };
+            transaction.finish(database, decided).await
         })
         .await
-        .map_err(|error| self.file_health.record_change_damage(error))
-    }
+        .map_err(|error| database.file_health.record_change_damage(error))
+}
 
-    /// What became of the request that had this key; nothing if none had.
-    ///
-    /// # Errors
-    /// If the key was used for another request, or the database does not answer.
-    pub async fn find_repeated<T>(&self, key: &str, request: &str) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
-        self.query(async { find_repeated(&mut *self.pool.acquire().await?, Some((key, request))).await }).await
-    }
-
-    /// What was done last, the last first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn history(&self, of: HistoryFilter<'_>, most: i64) -> Result<Vec<AuditEntry>, sqlx::Error> {
-        let rows = match of {
-            HistoryFilter::All => sqlx::query_as(
-                "SELECT epoch, at, who, action, model, version, reason, experiment FROM events ORDER BY epoch DESC LIMIT $1",
-            ),
-            HistoryFilter::Model(name) => sqlx::query_as(
-                "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE model = $1 ORDER BY epoch DESC LIMIT $2",
-            )
-            .bind(name),
-            HistoryFilter::Experiment(name) => sqlx::query_as(
-                "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE experiment = $1 ORDER BY epoch DESC LIMIT $2",
-            )
-            .bind(name),
-        };
-        let entries = self.query(rows.bind(most).fetch_all(&self.pool)).await?.into_iter();
-        Ok(entries
-            .map(|(epoch, timestamp_ms, actor, action, model, version, reason, experiment)| AuditEntry {
-                epoch,
-                timestamp_ms,
-                actor,
-                action,
-                model,
-                version,
-                experiment,
-                reason,
-            })
-            .collect())
-    }
+/// What was done last, the last first.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn history(database: &Database, of: HistoryFilter<'_>, most: i64) -> Result<Vec<AuditEntry>, sqlx::Error> {
+    let rows = match of {
+        HistoryFilter::All => sqlx::query_as(
+            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events ORDER BY epoch DESC LIMIT $1",
+        ),
+        HistoryFilter::Model(name) => sqlx::query_as(
+            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE model = $1 ORDER BY epoch DESC LIMIT $2",
+        )
+        .bind(name),
+        HistoryFilter::Experiment(name) => sqlx::query_as(
+            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE experiment = $1 ORDER BY epoch DESC LIMIT $2",
+        )
+        .bind(name),
+    };
+    let entries = database.query(rows.bind(most).fetch_all(&database.pool)).await?.into_iter();
+    Ok(entries
+        .map(|(epoch, timestamp_ms, actor, action, model, version, reason, experiment)| AuditEntry {
+            epoch,
+            timestamp_ms,
+            actor,
+            action,
+            model,
+            version,
+            experiment,
+            reason,
+        })
+        .collect())
 }
 
 async fn apply_model_change(
     transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
-    answer: impl FnOnce(&ModelRecord) -> String,
 ) -> Result<ChangeOutcome, ChangeError> {
     let connection = &mut *transaction.connection;
-    if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
-        return Ok(repeated);
-    }
     let before = rows::read_model(connection, change.target).await?;
     if change.expected_revision.is_some_and(|revision| revision != before.revision) {
         return Err(ChangeError::RevisionMismatch(before.revision));
@@ -94,6 +81,6 @@ async fn apply_model_change(
     }
     after.revision += 1;
     rows::write_model(connection, change.target, &before, &after).await?;
-    record_change(transaction, change, change.target, || answer(&after)).await?;
+    record_change(transaction, change, change.target, &ModelSummary::from(&after)).await?;
     Ok(ChangeOutcome::Changed(after))
 }

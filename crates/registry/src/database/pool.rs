@@ -3,18 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyPool, ConnectOptions, Executor};
 use tokio::time::timeout;
 
-use super::error::OpenError;
+use super::error::{ChangeError, OpenError};
 use super::file_health::{DatabaseFileHealth, StorageFault};
 use super::rows;
 use super::setup::{MIGRATIONS, POSTGRES_SETUP, SQLITE_SETUP, migrator, probe};
 use super::timeouts::{
-    FILE_ACQUIRE_TIMEOUT, MIGRATION_TIMEOUT, PROBE_TIMEOUT, QUERY_TIMEOUT, SERVER_ACQUIRE_TIMEOUT, with_timeout,
+    CHANGE_TIMEOUT, FILE_ACQUIRE_TIMEOUT, MIGRATION_TIMEOUT, PROBE_TIMEOUT, QUERY_TIMEOUT, SERVER_ACQUIRE_TIMEOUT,
+    with_timeout,
 };
 use crate::data_directory::DataDirectory;
 use crate::registry_state::RegistryState;
@@ -27,6 +29,8 @@ pub struct Database {
     /// It is SQLite's.
     pub(super) is_sqlite: bool,
     is_initialized: Arc<AtomicBool>,
+    /// Since when it does not answer.
+    down_since: Arc<Mutex<Option<Instant>>>,
     pub(super) file_health: Arc<DatabaseFileHealth>,
 }
 
@@ -66,6 +70,7 @@ impl Database {
             connect_options,
             is_sqlite,
             is_initialized: Arc::default(),
+            down_since: Arc::default(),
             file_health: Arc::default(),
         })
     }
@@ -144,6 +149,25 @@ impl Database {
         self.is_initialized.load(Ordering::Relaxed)
     }
 
+    /// How long it has not answered; none if it answered last.
+    #[must_use]
+    pub fn downtime(&self) -> Option<Duration> {
+        self.down_since.lock().map(|since| since.elapsed())
+    }
+
+    /// Remembers that it does not answer. True if it did before.
+    pub(crate) fn mark_down(&self) -> bool {
+        let mut down_since = self.down_since.lock();
+        let is_new = down_since.is_none();
+        down_since.get_or_insert_with(Instant::now);
+        is_new
+    }
+
+    /// Remembers that it answers. True if it did not before.
+    pub(crate) fn mark_up(&self) -> bool {
+        self.down_since.lock().take().is_some()
+    }
+
     /// An error while the tables may not be there, or the file is not what was opened.
     pub(super) fn ensure_usable(&self) -> Result<(), sqlx::Error> {
         match self.database_fault() {
@@ -160,6 +184,25 @@ impl Database {
     ) -> Result<T, E> {
         self.ensure_usable()?;
         with_timeout(QUERY_TIMEOUT, query).await
+    }
+
+    /// Writes to the database. What takes too long may have been written.
+    pub(super) async fn write<T>(&self, write: impl Future<Output = Result<T, ChangeError>>) -> Result<T, ChangeError> {
+        self.ensure_usable()?;
+        // In a box: the futures of callers would hold it twice.
+        timeout(CHANGE_TIMEOUT, Box::pin(write))
+            .await
+            .unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Looks, while the connection of a transaction is open, whether what it wrote is where a restart looks for it.
+    pub(super) fn check_after_write(&self) -> Result<(), sqlx::Error> {
+        match &self.file_health.directory {
+            Some(directory) if self.is_sqlite && !directory.check_after_write() => {
+                Err(StorageFault::DirectoryLost.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many changes there were.

@@ -1,18 +1,15 @@
 //! How a transaction begins and ends.
 
 use predictd_platform::clock::now_millis;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, Executor};
-use tokio::time::timeout;
+use sqlx::{Any, Executor};
 
 use super::change::{ChangeOutcome, ChangeRequest};
 use super::error::ChangeError;
-use super::file_health::StorageFault;
+use super::idempotency::{find_repeated, store_answer};
 use super::pool::Database;
-use super::timeouts::CHANGE_TIMEOUT;
-
-/// How long answers to writes are known by their Idempotency-Key.
-const IDEMPOTENCY_KEY_RETENTION_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// A connection that is closed, which ends its transaction, unless that has come to a known end.
 ///
@@ -27,6 +24,46 @@ pub(super) struct GuardedConnection {
 }
 
 impl GuardedConnection {
+    /// A connection without a transaction.
+    pub(super) async fn acquire(database: &Database) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: database.pool.acquire().await?, epoch: 0, is_clean: false })
+    }
+
+    /// Begins a transaction, which counts so many changes. The row of the epoch is the transaction's until its end: other
+    /// writes wait, here and in other processes.
+    pub(super) async fn begin(database: &Database, changes: i64) -> Result<Self, sqlx::Error> {
+        let mut transaction = Self::acquire(database).await?;
+        transaction.connection.execute("BEGIN").await?;
+        transaction.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
+            .bind(changes)
+            .fetch_one(&mut *transaction.connection)
+            .await?;
+        Ok(transaction)
+    }
+
+    /// Begins the transaction of a change. It is decided already if its request was answered before, or its key was used for
+    /// another request.
+    pub(super) async fn begin_change<T, A: DeserializeOwned>(
+        database: &Database,
+        change: ChangeRequest<'_>,
+    ) -> Result<(Self, Option<Decision<T, A>>), sqlx::Error> {
+        let mut transaction = Self::begin(database, 1).await?;
+        let repeated = find_repeated(&mut transaction.connection, change.idempotency_key).await;
+        Ok((transaction, repeated.transpose()))
+    }
+
+    /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back.
+    pub(super) async fn finish<T, A>(mut self, database: &Database, decided: Decision<T, A>) -> Decision<T, A> {
+        match &decided {
+            Ok(ChangeOutcome::Changed(_)) => self.commit().await?,
+            Err(ChangeError::Database(_)) => {}
+            _ => self.end_transaction("ROLLBACK").await?,
+        }
+        let settled = decided?;
+        database.check_after_write()?;
+        Ok(settled)
+    }
+
     pub(super) async fn commit(&mut self) -> Result<(), ChangeError> {
         self.end_transaction("COMMIT").await.map_err(ChangeError::OutcomeUnknown)
     }
@@ -46,85 +83,15 @@ impl Drop for GuardedConnection {
     }
 }
 
-impl Database {
-    /// Writes to the database. What takes too long may have been written.
-    pub(super) async fn write<T>(&self, write: impl Future<Output = Result<T, ChangeError>>) -> Result<T, ChangeError> {
-        self.ensure_usable()?;
-        // In a box: the futures of callers would hold it twice.
-        timeout(CHANGE_TIMEOUT, Box::pin(write))
-            .await
-            .unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
-    }
+/// What becomes of a change, before its transaction ends.
+pub(super) type Decision<T, A> = Result<ChangeOutcome<T, A>, ChangeError>;
 
-    /// A connection without a transaction.
-    pub(super) async fn acquire(&self) -> Result<GuardedConnection, sqlx::Error> {
-        Ok(GuardedConnection { connection: self.pool.acquire().await?, epoch: 0, is_clean: false })
-    }
-
-    /// Begins a transaction, which counts so many changes. The row of the epoch is the transaction's until its end: other
-    /// writes wait, here and in other processes.
-    pub(super) async fn begin(&self, changes: i64) -> Result<GuardedConnection, sqlx::Error> {
-        let mut transaction = self.acquire().await?;
-        transaction.connection.execute("BEGIN").await?;
-        transaction.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
-            .bind(changes)
-            .fetch_one(&mut *transaction.connection)
-            .await?;
-        Ok(transaction)
-    }
-
-    /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back.
-    pub(super) async fn finish<T>(
-        &self,
-        mut transaction: GuardedConnection,
-        decided: Result<ChangeOutcome<T>, ChangeError>,
-    ) -> Result<ChangeOutcome<T>, ChangeError> {
-        match &decided {
-            Ok(ChangeOutcome::Changed(_)) => transaction.commit().await?,
-            Err(ChangeError::Database(_)) => {}
-            _ => transaction.end_transaction("ROLLBACK").await?,
-        }
-        let settled = decided?;
-        self.check_after_write()?;
-        Ok(settled)
-    }
-
-    /// Looks, while the connection of a transaction is open, whether what it wrote is where a restart looks for it.
-    pub(super) fn check_after_write(&self) -> Result<(), sqlx::Error> {
-        match &self.file_health.directory {
-            Some(directory) if self.is_sqlite && !directory.check_after_write() => {
-                Err(StorageFault::DirectoryLost.into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What became of the request that had this key; nothing if none had, or there is no key. An error if it was another
-/// request.
-pub(super) async fn find_repeated<T>(
-    connection: &mut AnyConnection,
-    key: Option<(&str, &str)>,
-) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
-    let Some((key, request)) = key else { return Ok(None) };
-    let earlier: Option<(String, String)> =
-        sqlx::query_as("SELECT request, answer FROM requests WHERE request_key = $1")
-            .bind(key)
-            .fetch_optional(connection)
-            .await?;
-    match earlier {
-        None => Ok(None),
-        Some((known, answer)) if known == request => Ok(Some(ChangeOutcome::Repeated(answer))),
-        Some(_) => Err(ChangeError::IdempotencyKeyReused),
-    }
-}
-
-/// Adds a change of a model to the history. Keeps the answer to a request that has a key, and forgets old ones.
+/// Adds a change of a model to the history, and stores the answer to its request.
 pub(super) async fn record_change(
     transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     model: &str,
-    answer: impl FnOnce() -> String,
+    answer: &impl Serialize,
 ) -> Result<(), sqlx::Error> {
     let ChangeRequest { audit, idempotency_key, .. } = change;
     let connection = &mut *transaction.connection;
@@ -141,17 +108,8 @@ pub(super) async fn record_change(
         .bind(audit.experiment)
         .execute(&mut *connection)
         .await?;
-    let Some((key, request)) = idempotency_key else { return Ok(()) };
-    sqlx::query("DELETE FROM requests WHERE at < $1")
-        .bind(now - IDEMPOTENCY_KEY_RETENTION_MS)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("INSERT INTO requests (request_key, request, answer, at) VALUES ($1, $2, $3, $4)")
-        .bind(key)
-        .bind(request)
-        .bind(answer())
-        .bind(now)
-        .execute(connection)
-        .await
-        .map(drop)
+    match idempotency_key {
+        Some(key) => store_answer(connection, key, answer, now).await,
+        None => Ok(()),
+    }
 }

@@ -229,13 +229,13 @@ impl MlflowClient {
             return send_checked(self.build_request(Method::GET, &path, &[])?).await;
         }
         let response = self.get_json(&format!("2.0/mlflow-artifacts/presigned/{path}"), &[]).await?;
-        let place: PresignedUrl = serde_json::from_value(response).map_err(invalid_response)?;
-        let url = Url::parse(&place.url)
+        let presigned: PresignedUrl = serde_json::from_value(response).map_err(invalid_response)?;
+        let url = Url::parse(&presigned.url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or_else(|| invalid_response("a presigned address that is no URL of HTTP"))?;
         let mut headers = HeaderMap::new();
-        for (name, value) in &place.headers {
+        for (name, value) in &presigned.headers {
             let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) else {
                 return Err(invalid_response("a presigned address with headers that are none"));
             };
@@ -353,6 +353,6 @@ fn truncate_message(sentence: &str) -> String {
 
 /// Where the files are of a run or a logged model.
 fn parse_artifact_uri(described: &Value) -> Result<String, MlflowError> {
-    let place = described.pointer("/info/artifact_uri").and_then(Value::as_str);
-    place.map(str::to_owned).ok_or_else(|| invalid_response("artifact_uri is not there"))
+    let uri = described.pointer("/info/artifact_uri").and_then(Value::as_str);
+    uri.map(str::to_owned).ok_or_else(|| invalid_response("artifact_uri is not there"))
 }

@@ -23,7 +23,7 @@ const MAX_TOTAL_BYTES: u64 = 4 << 30;
 const MAX_MLMODEL_BYTES: usize = 1 << 20;
 /// What a version was made of, in its metadata.
 pub const SOURCE_METADATA_KEY: &str = "mlflow.source";
-/// How often a place may only say where the files really are.
+/// How often the URI of an artifact may only name another URI.
 const MAX_URI_HOPS: usize = 5;
 
 /// A model to pull as a new version.
@@ -137,12 +137,12 @@ async fn pin_version(
 /// Where the files of a model are that a run logged.
 async fn run_model_uri(client: &MlflowClient, run: &str, path: &str) -> Result<String, PullError> {
     let (root, experiment) = client.run_artifact_uri(run).await?;
-    let place = format!("{}/{path}", root.trim_end_matches('/'));
+    let artifact_uri = format!("{}/{path}", root.trim_end_matches('/'));
     // MLflow 3 keeps models beside the runs that made them.
-    if let Ok(path) = proxied_path(&client.base_url, &place)
+    if let Ok(path) = proxied_path(&client.base_url, &artifact_uri)
         && client.list_artifacts(&path).await?.iter().any(|file| file.path == MLMODEL_FILE_NAME)
     {
-        return Ok(place);
+        return Ok(artifact_uri);
     }
     let name = path.split('/').next().unwrap_or_default();
     Ok(client.run_model_artifact_uri(&experiment, run, name).await?)
@@ -150,23 +150,23 @@ async fn run_model_uri(client: &MlflowClient, run: &str, path: &str) -> Result<S
 
 /// The path by which the server itself gives away the files of a model.
 async fn resolve_proxied_path(client: &MlflowClient, model: ModelUri) -> Result<String, PullError> {
-    let mut place = String::new();
+    let mut artifact_uri = String::new();
     let mut uri = Ok(model);
     for _ in 0..MAX_URI_HOPS {
-        place = match uri {
+        artifact_uri = match uri {
             Ok(ModelUri::LoggedModel(id)) => client.logged_model_artifact_uri(&id).await?,
             Ok(ModelUri::Version(name, version)) => client.version_artifact_uri(&name, &version).await?,
             Ok(ModelUri::Run(run, path)) => run_model_uri(client, &run, &path).await?,
-            _ => return proxied_path(&client.base_url, &place).or_else(invalid_model),
+            _ => return proxied_path(&client.base_url, &artifact_uri).or_else(invalid_model),
         };
-        uri = place.parse::<ModelUri>();
+        uri = artifact_uri.parse::<ModelUri>();
     }
     invalid_model("where the files are leads from one place to another without an end")
 }
 
-/// The path that a place names on the server itself.
-fn proxied_path(base: &Url, place: &str) -> Result<String, String> {
-    let rest = if let Some(rest) = place.strip_prefix("mlflow-artifacts:") {
+/// The path that the URI of an artifact names on the server itself.
+fn proxied_path(base: &Url, artifact_uri: &str) -> Result<String, String> {
+    let rest = if let Some(rest) = artifact_uri.strip_prefix("mlflow-artifacts:") {
         match rest.strip_prefix("//") {
             None => rest,
             Some(rest) => {
@@ -182,8 +182,8 @@ fn proxied_path(base: &Url, place: &str) -> Result<String, String> {
         }
     } else {
         let own = format!("{}/api/2.0/mlflow-artifacts/artifacts/", base.as_str().trim_end_matches('/'));
-        place.strip_prefix(&own).ok_or_else(|| {
-            let scheme: String = place.split(':').next().unwrap_or_default().chars().take(16).collect();
+        artifact_uri.strip_prefix(&own).ok_or_else(|| {
+            let scheme: String = artifact_uri.split(':').next().unwrap_or_default().chars().take(16).collect();
             format!(
                 "its files are not kept by the MLflow server itself but at {scheme:?}: have the server give them away (mlflow server --artifacts-destination)"
             )
@@ -252,16 +252,16 @@ mod tests {
     #[test]
     fn proxied_path_of_other_server_is_refused() {
         let base = Url::parse("https://mlflow.example.com/team").unwrap();
-        for (place, path) in [
+        for (artifact_uri, path) in [
             ("mlflow-artifacts:/1/models/m-1/artifacts", "1/models/m-1/artifacts"),
             ("mlflow-artifacts:///1/x", "1/x"),
             ("mlflow-artifacts://mlflow.example.com/1/x/", "1/x"),
             ("mlflow-artifacts://mlflow.example.com:443/1/x", "1/x"),
             ("https://mlflow.example.com/team/api/2.0/mlflow-artifacts/artifacts/1/x", "1/x"),
         ] {
-            assert_eq!(proxied_path(&base, place).as_deref(), Ok(path), "{place}");
+            assert_eq!(proxied_path(&base, artifact_uri).as_deref(), Ok(path), "{artifact_uri}");
         }
-        for place in [
+        for artifact_uri in [
             "mlflow-artifacts://169.254.169.254/1/x",
             "mlflow-artifacts://mlflow.example.com:81/x",
             "mlflow-artifacts:/1/../x",
@@ -278,7 +278,7 @@ mod tests {
             "",
             "mlflow-artifacts://user@mlflow.example.com/x",
         ] {
-            assert!(proxied_path(&base, place).is_err(), "{place}");
+            assert!(proxied_path(&base, artifact_uri).is_err(), "{artifact_uri}");
         }
         assert!(proxied_path(&base, "s3://bucket/x").unwrap_err().contains("\"s3\""));
     }

@@ -9,8 +9,10 @@ use predictd_engine::loaded_version::LoadedVersion;
 use predictd_metrics::drift::AccuracyStatus;
 use predictd_platform::clock::now_millis;
 
-use super::feedback_store::FeedbackStore;
-use super::polling::Poller;
+use super::registry_context::RegistryContext;
+use crate::database::feedback::FeedbackTable;
+use crate::feedback::store::FeedbackStore;
+use crate::polling::Poller;
 use crate::record::VersionRecord;
 
 /// Time between two updates without feedback here: other replicas get some, and records may change.
@@ -28,6 +30,7 @@ pub(super) type Accuracies = Arc<Mutex<Vec<AccuracyStatus>>>;
 
 /// Compares the accuracy of served versions with what is expected of them.
 pub(super) struct AccuracyMonitor {
+    pub(super) context: Arc<RegistryContext>,
     pub(super) feedback: Arc<FeedbackStore>,
     pub(super) accuracies: Accuracies,
     pub(super) state: MonitorState,
@@ -46,12 +49,12 @@ pub(super) struct MonitorState {
 impl Poller for AccuracyMonitor {
     async fn poll(&mut self) -> Duration {
         let state = &mut self.state;
-        let now = (self.feedback.last_timestamp(), self.feedback.context.registry().snapshot().ready_models().count());
+        let now = (self.feedback.last_timestamp(), self.context.registry().snapshot().ready_models().count());
         let has_news = std::mem::replace(&mut state.seen, now) != now;
         // Once more a moment after feedback came: it may not have been stored yet.
         let is_due = std::mem::replace(&mut state.has_news, has_news) || has_news;
         if (is_due || state.updated.is_none_or(|at| at.elapsed() >= IDLE_CHECK_INTERVAL))
-            && self.feedback.context.database_downtime().is_none()
+            && self.context.database_downtime().is_none()
         {
             state.updated = Some(Instant::now());
             match self.update().await {
@@ -69,7 +72,7 @@ impl Poller for AccuracyMonitor {
 impl AccuracyMonitor {
     /// Updates the accuracy of each version. One that cannot be read stays as it was.
     async fn update(&self) -> Result<(), sqlx::Error> {
-        let snapshot = self.feedback.context.registry().snapshot();
+        let snapshot = self.context.registry().snapshot();
         let before = self.accuracies.lock().clone();
         let mut statuses = Vec::new();
         let mut failures = Vec::new();
@@ -77,13 +80,14 @@ impl AccuracyMonitor {
             let model = served.name.as_str();
             let version = served.version.as_str();
             let last = before.iter().find(|one| one.model == model && one.version == version);
-            let records = &self.feedback.context.state;
+            let records = &self.context.state;
             let record = records.lock().records.get(model).and_then(|record| record.version(version).ok().cloned());
             // A database that is away is not asked once for each version.
             let counts = if failures.len() < MAX_QUERY_FAILURES {
                 let oldest = oldest_answer(record.as_ref());
                 let most = i64::from(ACCURACY_WINDOW_ANSWERS);
-                let counts = self.feedback.context.database.recent_accuracy(model, version, oldest, most);
+                let table = FeedbackTable(&self.context.database);
+                let counts = table.recent_accuracy(model, version, oldest, most);
                 counts.await.map_err(|error| failures.push(error)).ok()
             } else {
                 None
@@ -94,7 +98,7 @@ impl AccuracyMonitor {
             };
             statuses.extend(status(served, counts, expected_accuracy(served, record.as_ref()), last));
         }
-        self.feedback.context.metrics.set_accuracies(&statuses);
+        self.context.metrics.set_accuracies(&statuses);
         *self.accuracies.lock() = statuses;
         failures.into_iter().next().map_or(Ok(()), Err)
     }

@@ -1,14 +1,14 @@
 //! Notices whether the database answers, and what other replicas change.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use predictd_engine::model_source::ModelSource;
 
-use super::polling::Poller;
 use super::registry_context::RegistryContext;
 use crate::database::StorageFault;
 use crate::models_directory::{self, MissingVersions};
+use crate::polling::Poller;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -30,9 +30,7 @@ impl Poller for DatabaseWatch {
         match polled {
             Ok(epoch) => self.follow(epoch).await,
             Err(reason) => {
-                let mut down_since = self.context.down_since.lock();
-                if down_since.is_none() {
-                    *down_since = Some(Instant::now());
+                if self.context.database.mark_down() {
                     tracing::error!(reason, "database unavailable; serving the last known state");
                 }
             }
@@ -48,13 +46,13 @@ impl DatabaseWatch {
 
     /// Reads the records if the database has had changes, which it counts by `epoch`.
     async fn follow(&self, epoch: i64) {
-        let known = self.context.state.lock().epoch;
-        if epoch != known
+        let read_epoch = self.context.state.lock().epoch;
+        if epoch != read_epoch
             && let Err(error) = self.context.refresh().await
         {
             tracing::error!(%error, "registry could not be read");
         }
-        if self.context.down_since.lock().take().is_some() {
+        if self.context.database.mark_up() {
             tracing::warn!("database available again");
         }
     }

@@ -1,15 +1,22 @@
 //! What experiments show: the results of their phases, and the first verdicts.
 
+use std::sync::Arc;
+
 use predictd_experiments::experiment::{Experiment, conflict};
 use predictd_experiments::results::{FirstDecision, PhaseResults, PhaseTotals};
 use predictd_platform::clock::now_millis;
 
-use super::error::RegistryError;
-use super::experiment_service::ExperimentService;
+use super::registry_context::RegistryContext;
 use crate::database::ChangeError;
-use crate::database::experiments::{PhaseQuery, ResultDetail};
+use crate::database::experiments::{ExperimentTables, PhaseQuery, ResultDetail};
+use crate::error::RegistryError;
 
-impl ExperimentService {
+/// Reads the results of experiments.
+pub struct ExperimentEvaluator {
+    pub(super) context: Arc<RegistryContext>,
+}
+
+impl ExperimentEvaluator {
     /// The results of a phase of an experiment, from 1: of the present one if none is named. First verdicts are stored.
     ///
     /// # Errors
@@ -20,7 +27,7 @@ impl ExperimentService {
         phase: Option<u32>,
         detail: ResultDetail,
     ) -> Result<(Experiment, u32, PhaseResults), RegistryError> {
-        let experiment = self.recorded(name)?;
+        let experiment = self.context.experiment(name)?;
         let phase = phase.unwrap_or(experiment.phase_number());
         let Some((_, phase_record)) = (1..).zip(&experiment.phases).find(|(number, _)| *number == phase) else {
             return Ok(conflict(match experiment.phases.len() {
@@ -49,7 +56,7 @@ impl ExperimentService {
     ) -> Result<PhaseTotals, ChangeError> {
         let arms: Vec<String> = experiment.design.serving_arms().map(|(_, arm)| arm.name.clone()).collect();
         let query = PhaseQuery { experiment: name, phase, answered_after: experiment.created, arms: &arms };
-        Ok(self.context.database.read_sums(query, detail).await?)
+        Ok(ExperimentTables(&self.context.database).read_sums(query, detail).await?)
     }
 
     /// Stores the first verdicts; true if there was one.
@@ -58,7 +65,7 @@ impl ExperimentService {
         let mut is_new = false;
         for (arm, better, sentence) in results.new_decisions() {
             let decided = FirstDecision { is_better: better, decided_at: now_millis(), sentence };
-            if self.context.database.store_decision(query, &arm.name, &decided).await? {
+            if ExperimentTables(&self.context.database).store_decision(query, &arm.name, &decided).await? {
                 is_new = true;
                 let verdict = decided.sentence;
                 tracing::info!(experiment = name, phase, arm = arm.name, better, verdict, "experiment verdict reached");

@@ -9,18 +9,18 @@ use predictd_platform::clock::now_millis;
 use tokio::sync::Mutex;
 
 use super::change_context::ChangeContext;
-use super::commit::ExperimentOutcome;
-use super::error::RegistryError;
+use super::commit;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
 use crate::database::ChangeRequest;
-use crate::database::experiments::{ExperimentWriteAction, RegistryView};
+use crate::database::experiments::{ExperimentChangeOutcome, ExperimentWriteAction, RegistryView};
+use crate::error::RegistryError;
 use crate::snapshot::Snapshot;
 
 /// Changes experiments.
 pub struct ExperimentService {
-    pub(super) context: Arc<RegistryContext>,
+    context: Arc<RegistryContext>,
     reconciler: Arc<Reconciler>,
     /// One change that needs versions at a time. Others wait for no load.
     lock: Mutex<()>,
@@ -31,7 +31,7 @@ impl ExperimentService {
         Self { context, reconciler, lock: Mutex::default() }
     }
 
-    /// Makes an experiment, or changes its design.
+    /// Makes an experiment, or changes its design. A change that names no revision makes a new one.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -39,31 +39,37 @@ impl ExperimentService {
         &self,
         name: &str,
         design: ExperimentDesign,
-        order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
-        self.context
-            .change_experiment(order.request(name, "design", None), |stored, view| {
-                check_references(&design, view)?;
-                let Some(mut experiment) = stored else {
-                    return Ok(write_action(true, Experiment::new(design, now_millis())));
-                };
-                Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
-            })
-            .await
+        // What is new was never seen.
+        let expected_revision = change_context.expected_revision.or(Some(0));
+        let change = ChangeRequest { expected_revision, ..change_context.request(name, "design", None) };
+        commit::change_experiment(&self.context, change, |stored, view| {
+            check_references(&design, view)?;
+            let Some(mut experiment) = stored else {
+                return Ok(write_action(true, Experiment::new(design, now_millis())));
+            };
+            Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
+        })
+        .await
     }
 
     /// Starts an experiment, or goes on with it, once its versions are loaded.
     ///
     /// # Errors
     /// [`RegistryError`]; it does not run then.
-    pub async fn start(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
+    pub async fn start(
+        &self,
+        name: &str,
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
         // Another replica may have made it a moment ago.
         self.context.refresh().await?;
-        let experiment = self.recorded(name)?;
+        let experiment = self.context.experiment(name)?;
         let _leases = self.load_arms(&experiment).await?;
-        self.update(order.request(name, "start", None), apply_start).await
+        self.update(change_context.request(name, "start", None), apply_start).await
     }
 
     /// Loads the versions of all arms, which must answer in the same form.
@@ -89,8 +95,12 @@ impl ExperimentService {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn pause(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
-        self.update(order.request(name, "pause", None), |experiment, _| experiment.pause()).await
+    pub async fn pause(
+        &self,
+        name: &str,
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        self.update(change_context.request(name, "pause", None), |experiment, _| experiment.pause()).await
     }
 
     /// Ends an experiment: all requests get the active version.
@@ -101,9 +111,10 @@ impl ExperimentService {
         &self,
         name: &str,
         outcome: Option<String>,
-        order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
-        self.update(order.request(name, "end", None), |experiment, _| experiment.end(now_millis(), outcome)).await
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        self.update(change_context.request(name, "end", None), |experiment, _| experiment.end(now_millis(), outcome))
+            .await
     }
 
     /// Makes the version of an arm the active one of its model, and ends the experiment: both or neither.
@@ -114,10 +125,10 @@ impl ExperimentService {
         &self,
         name: &str,
         arm: &str,
-        order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
-        self.promote_locked(name, arm, None, order).await
+        self.promote_locked(name, arm, None, change_context).await
     }
 
     /// Promotes the arm of a finished rollout, if `replaced` is the active version. Does nothing while a version is loaded: the
@@ -127,11 +138,11 @@ impl ExperimentService {
         name: &str,
         arm: &str,
         replaced: Option<&str>,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<(), RegistryError> {
         let Some(_lock) = self.lock.try_lock().ok().filter(|_| !self.reconciler.is_loading()) else { return Ok(()) };
         tracing::info!(experiment = name, arm, "rollout finished; activating its version");
-        self.promote_locked(name, arm, replaced, order).await?;
+        self.promote_locked(name, arm, replaced, change_context).await?;
         Ok(())
     }
 
@@ -140,15 +151,17 @@ impl ExperimentService {
         name: &str,
         arm: &str,
         replaced: Option<&str>,
-        order: &ChangeContext,
-    ) -> Result<ExperimentOutcome, RegistryError> {
-        let experiment = self.recorded(name)?;
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        let experiment = self.context.experiment(name)?;
         let version = promotable_version(&experiment, arm)?;
         let model = &experiment.design.model;
         let _lease = VersionLease::new(&self.context, model, &version);
         self.reconciler.ensure_loaded(model, &self.context.model_record_or_default(model), &version).await?;
-        self.context
-            .change_experiment(order.request(name, "promote", Some(&version)), |stored, view| {
+        commit::change_experiment(
+            &self.context,
+            change_context.request(name, "promote", Some(&version)),
+            |stored, view| {
                 let mut experiment = existing(name, stored)?;
                 if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
                     return conflict("another version was made the active one meanwhile");
@@ -156,17 +169,21 @@ impl ExperimentService {
                 let version = promotable_version(&experiment, arm)?;
                 experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
                 Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
-            })
-            .await
+            },
+        )
+        .await
     }
 
     /// Deletes an experiment that has not begun, or has ended longer ago than receipts are valid.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
-        self.context
-            .change_experiment(order.request(name, "forget", None), |stored, _| {
+    pub async fn delete(
+        &self,
+        name: &str,
+        change_context: &ChangeContext,
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        commit::change_experiment(&self.context, change_context.request(name, "forget", None), |stored, _| {
                 let experiment = existing(name, stored)?;
                 let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
                 let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
@@ -185,17 +202,12 @@ impl ExperimentService {
         &self,
         change: ChangeRequest<'_>,
         alter: impl FnOnce(&mut Experiment, &RegistryView<'_>) -> Result<bool, ExperimentError>,
-    ) -> Result<ExperimentOutcome, RegistryError> {
-        self.context
-            .change_experiment(change, |stored, view| {
-                let mut experiment = existing(change.target, stored)?;
-                Ok(write_action(alter(&mut experiment, view)?, experiment))
-            })
-            .await
-    }
-
-    pub(super) fn recorded(&self, name: &str) -> Result<Experiment, ExperimentError> {
-        existing(name, self.context.state.lock().experiments.get(name).cloned())
+    ) -> Result<ExperimentChangeOutcome, RegistryError> {
+        commit::change_experiment(&self.context, change, |stored, view| {
+            let mut experiment = existing(change.target, stored)?;
+            Ok(write_action(alter(&mut experiment, view)?, experiment))
+        })
+        .await
     }
 }
 

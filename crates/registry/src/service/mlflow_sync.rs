@@ -10,13 +10,14 @@ use std::time::Duration;
 use predictd_metrics::AliasCheckOutcome;
 
 use super::change_context::ChangeContext;
-use super::error::RegistryError;
+use super::commit;
 use super::model_service::ModelService;
-use super::polling::Poller;
 use crate::database::{ChangeError, ChangeOutcome};
+use crate::error::RegistryError;
 use crate::mlflow::client::MlflowVersion;
 use crate::mlflow::pull::{PullError, PullRequest, SOURCE_METADATA_KEY};
 use crate::mlflow::uri::ModelUri;
+use crate::polling::Poller;
 use crate::record::{Origin, RecordError, VersionRecord};
 use crate::store::StoreError;
 use crate::valid_name::is_valid_name;
@@ -123,13 +124,13 @@ impl MlflowSync {
         }
         let number = &version.version;
         tracing::info!(model, alias, version = number, "alias moved");
-        let order = ChangeContext {
+        let change_context = ChangeContext {
             actor: SYNC_ACTOR.to_owned(),
             reason: Some(format!("models:/{remote_name}@{alias} is version {number}")),
             ..ChangeContext::default()
         };
         let before = self.active_mlflow_version();
-        match self.activate_target(&version, &target, &order).await {
+        match self.activate_target(&version, &target, &change_context).await {
             Ok(ChangeOutcome::Changed(_)) => {
                 self.pulled = None;
                 tracing::info!(model, version = number, "alias version activated");
@@ -141,7 +142,9 @@ impl MlflowSync {
             }
             // Another replica was faster.
             Ok(_) => Ok(AliasCheckOutcome::Unchanged),
-            Err(error) if is_permanent_error(&error) => self.refuse_target(number, &target, order, &error).await,
+            Err(error) if is_permanent_error(&error) => {
+                self.refuse_target(number, &target, change_context, &error).await
+            }
             Err(error) => Err(error),
         }
     }
@@ -156,15 +159,15 @@ impl MlflowSync {
         &self,
         version: &str,
         target: &str,
-        order: ChangeContext,
+        change_context: ChangeContext,
         error: &RegistryError,
     ) -> Result<AliasCheckOutcome, RegistryError> {
         let AliasSubscription { local_name: model, alias, .. } = &self.subscription;
         let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
         tracing::error!(model, alias, version, error = %sentence, "alias version rejected; active version unchanged");
-        let order = ChangeContext { reason: Some(sentence.clone()), ..order };
-        let change = order.request(model, "refuse", Some(version));
-        let refused = self.models.context.change_model(change, |record| Ok(record.set_alias_target(target)));
+        let change_context = ChangeContext { reason: Some(sentence.clone()), ..change_context };
+        let change = change_context.request(model, "refuse", Some(version));
+        let refused = commit::change_model(&self.models.context, change, |record| Ok(record.set_alias_target(target)));
         if !matches!(refused.await?, ChangeOutcome::Changed(_)) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
@@ -177,13 +180,13 @@ impl MlflowSync {
         &mut self,
         version: &MlflowVersion,
         target: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let model = &self.subscription.local_name;
         let number = &version.version;
         let uri = ModelUri::Version(version.name.clone(), number.clone());
         match self.models.context.model_record_or_default(model).version(number) {
-            Ok(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
+            Ok(record) if record.origin == Origin::Mlflow(uri.to_string()) && has_same_source(record, version) => {}
             // It has the number of another one.
             Ok(_) => return Err(RecordError::VersionExists(number.clone()).into()),
             Err(_) => {
@@ -192,10 +195,10 @@ impl MlflowSync {
                     _ => self.models.pull_version(PullRequest { uri, metadata: BTreeMap::new() }).await?,
                 };
                 self.pulled = Some((target.to_owned(), added.clone()));
-                self.models.register(model, number, added, order).await?;
+                self.models.register(model, number, added, change_context).await?;
             }
         }
-        self.models.activate_alias_target(model, number, target, order).await
+        self.models.activate_alias_target(model, number, target, change_context).await
     }
 
     /// The version at the MLflow server of the active version, if that was pulled from the model that is followed.
@@ -223,9 +226,9 @@ impl MlflowSync {
 }
 
 /// True if a version was made of what the server says; where it does not, that is believed.
-fn has_same_source(known: &VersionRecord, version: &MlflowVersion) -> bool {
-    let known = known.metadata.get(SOURCE_METADATA_KEY);
-    known.zip(version.source.as_ref()).is_none_or(|(known, now)| known == now)
+fn has_same_source(record: &VersionRecord, version: &MlflowVersion) -> bool {
+    let recorded = record.metadata.get(SOURCE_METADATA_KEY);
+    recorded.zip(version.source.as_ref()).is_none_or(|(recorded, source)| recorded == source)
 }
 
 /// True if the same version would be refused again.

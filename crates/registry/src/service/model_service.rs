@@ -12,11 +12,12 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 
 use super::change_context::ChangeContext;
-use super::error::RegistryError;
+use super::commit;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
 use crate::database::{ChangeError, ChangeOutcome, ChangeRequest};
+use crate::error::RegistryError;
 use crate::mlflow::client::MlflowClient;
 use crate::mlflow::pull::{PullRequest, pull_model};
 use crate::record::{ModelRecord, RecordError, VersionRecord};
@@ -42,7 +43,7 @@ impl ModelService {
         Self { context, reconciler, change_lock: Mutex::default(), verify_lock: Mutex::default() }
     }
 
-    /// Registers a version whose files an MLflow server keeps. A request that was made before is not pulled again.
+    /// Registers a version whose files an MLflow server keeps.
     ///
     /// # Errors
     /// [`RegistryError`]; nothing is kept then.
@@ -51,12 +52,9 @@ impl ModelService {
         name: &str,
         version: &str,
         request: PullRequest,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        if let Some(repeated) = self.context.find_repeated(order).await? {
-            return Ok(repeated);
-        }
-        self.register(name, version, self.pull_version(request).await?, order).await
+        self.register(name, version, self.pull_version(request).await?, change_context).await
     }
 
     /// Brings the files of a model into the store, for a new version.
@@ -65,7 +63,7 @@ impl ModelService {
     }
 
     pub(super) fn mlflow_client(&self) -> Result<&MlflowClient, RegistryError> {
-        self.reconciler.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
+        self.reconciler.loader.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
     }
 
     /// Registers a version whose files are in the store, once they were loaded and checked. The files of a registered version
@@ -78,7 +76,7 @@ impl ModelService {
         name: &str,
         version: &str,
         added: VersionRecord,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let record = VersionRecord { registered_at: now_millis(), ..added };
         // A version that cannot be recorded need not be verified.
@@ -94,15 +92,16 @@ impl ModelService {
             let store = self.context.store.clone();
             spawn_blocking(move || store.commit(&staged)).await?.map_err(StoreError::Disk)?;
         }
-        self.context
-            .change_model(order.request(name, "register", Some(version)), |model| model.register(version, record))
-            .await
+        commit::change_model(&self.context, change_context.request(name, "register", Some(version)), |model| {
+            model.register(version, record)
+        })
+        .await
     }
 
     /// True for a version whose files are not in the store, or are not what they should be.
     fn is_missing_files(&self, name: &str, version: &str, record: &VersionRecord) -> bool {
         let is_stored = record.digest().is_some_and(|digest| self.context.store.version_path(&digest).is_dir());
-        !is_stored || self.reconciler.has_failed(name, version)
+        !is_stored || self.reconciler.loader.has_failed(name, version)
     }
 
     async fn stage_and_verify(
@@ -115,7 +114,7 @@ impl ModelService {
         let store = self.context.store.clone();
         let files = record.files.clone();
         let staged = spawn_blocking(move || store.stage(&files)).await??;
-        self.reconciler.verify(name, version, record, &staged).await?;
+        self.reconciler.loader.verify(name, version, record, &staged).await?;
         Ok(staged)
     }
 
@@ -127,9 +126,9 @@ impl ModelService {
         &self,
         name: &str,
         version: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, "activate", Some(version));
+        let change = change_context.request(name, "activate", Some(version));
         let _lock = self.lock_changes(change).await?;
         self.load_and_commit(change, version, |model| model.activate(version)).await
     }
@@ -138,12 +137,12 @@ impl ModelService {
     ///
     /// # Errors
     /// [`RegistryError`]; the present version goes on answering then.
-    pub async fn roll_back(&self, name: &str, order: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
+    pub async fn roll_back(&self, name: &str, change_context: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
         self.context.refresh().await?;
         let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
         let is_loaded = self.context.is_loaded(name, &previous);
         let _lock = if is_loaded { None } else { Some(self.change_lock.lock().await) };
-        self.load_and_commit(order.request(name, "roll back", Some(&previous)), &previous, |model| {
+        self.load_and_commit(change_context.request(name, "roll back", Some(&previous)), &previous, |model| {
             // Another process may have rolled back meanwhile: not twice for one request.
             if model.previous_version()? != previous {
                 return Err(RecordError::NoPreviousVersion);
@@ -162,11 +161,11 @@ impl ModelService {
         name: &str,
         version: &str,
         metrics: BTreeMap<String, f64>,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, "measure", Some(version));
+        let change = change_context.request(name, "measure", Some(version));
         let _lock = self.lock_changes(change).await?;
-        self.context.change_model(change, |model| model.add_metrics(version, metrics)).await
+        commit::change_model(&self.context, change, |model| model.add_metrics(version, metrics)).await
     }
 
     /// Pins a version, once it is loaded, or unpins it.
@@ -178,15 +177,15 @@ impl ModelService {
         name: &str,
         version: &str,
         pinned: bool,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, if pinned { "pin" } else { "unpin" }, Some(version));
+        let change = change_context.request(name, if pinned { "pin" } else { "unpin" }, Some(version));
         let _lock = self.lock_changes(change).await?;
         let apply = |model: &mut ModelRecord| model.set_pinned(version, pinned);
         if pinned {
             return self.load_and_commit(change, version, apply).await;
         }
-        self.context.change_model(change, apply).await
+        commit::change_model(&self.context, change, apply).await
     }
 
     /// Deletes a version.
@@ -197,11 +196,11 @@ impl ModelService {
         &self,
         name: &str,
         version: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let change = order.request(name, "remove", Some(version));
+        let change = change_context.request(name, "remove", Some(version));
         let _lock = self.lock_changes(change).await?;
-        self.context.change_model(change, |model| model.remove(version).map(|()| true)).await
+        commit::change_model(&self.context, change, |model| model.remove(version).map(|()| true)).await
     }
 
     /// Makes a version the active one because an alias leads to it, and removes pulled versions that are too many.
@@ -214,11 +213,11 @@ impl ModelService {
         name: &str,
         version: &str,
         alias_target: &str,
-        order: &ChangeContext,
+        change_context: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let _lock = self.change_lock.lock().await;
         let experiments = self.context.experiments();
-        self.load_and_commit(order.request(name, "activate", Some(version)), version, |record| {
+        self.load_and_commit(change_context.request(name, "activate", Some(version)), version, |record| {
             // Another replica was here, and what an operator did since stays.
             if !record.set_alias_target(alias_target) {
                 return Ok(false);
@@ -263,7 +262,7 @@ impl ModelService {
         record.version(version)?;
         let _lease = VersionLease::new(&self.context, change.target, version);
         self.reconciler.ensure_loaded(change.target, &record, version).await?;
-        self.context.change_model(change, apply).await
+        commit::change_model(&self.context, change, apply).await
     }
 
     /// Deletes files of the store that no version needs; their number.

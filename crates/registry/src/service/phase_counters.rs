@@ -7,7 +7,7 @@ use predictd_experiments::counters::{ActivePhase, PhaseCounts};
 use predictd_experiments::experiment::Experiment;
 use predictd_platform::clock;
 
-use crate::database::experiments::PhaseQuery;
+use crate::database::experiments::{ExperimentTables, PhaseQuery};
 use crate::database::{ChangeError, Database};
 use crate::registry_state::RegistryState;
 use crate::snapshot::Snapshot;
@@ -75,14 +75,14 @@ impl PhaseCounters {
         let Some(mut flush) = flush.filter(|flush| !flush.is_final) else { return Ok(()) };
         let query = PhaseQuery { experiment: &phase.experiment_name, phase: phase.phase, answered_after: 0, arms: &[] };
         let own = counted.delta_since(&flush.baseline);
-        if !database.store_counts(query, &flush.process_id, &own, flush.stored.is_none()).await? {
+        if !ExperimentTables(database).store_counts(query, &flush.process_id, &own, flush.stored.is_none()).await? {
             // The row was merged with others. It has what was stored until then.
             flush.baseline = flush.stored.take().unwrap_or_default();
             flush.process_id = new_process_id();
             // Before the write: a process that misses the commit writes the same row again.
-            self.update(phase, |known| known.clone_from(&flush));
+            self.update(phase, |stored| stored.clone_from(&flush));
             let own = counted.delta_since(&flush.baseline);
-            database.store_counts(query, &flush.process_id, &own, true).await?;
+            ExperimentTables(database).store_counts(query, &flush.process_id, &own, true).await?;
         }
         self.update(phase, |flush| flush.stored = Some(counted));
         Ok(())

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::polling::Poller;
 use super::reconciler::{LoadReason, Reconciler};
+use crate::polling::Poller;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Time to the first retry of failed loads, and longest time between two retries.

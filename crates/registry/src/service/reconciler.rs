@@ -1,37 +1,20 @@
 //! Loads, publishes and unloads versions until what is served is what the records say.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use predictd_engine::load_context::LoadContext;
 
 use super::change_context::ChangeContext;
-use super::error::RegistryError;
+use super::commit;
 use super::registry_context::RegistryContext;
-use crate::mlflow::client::MlflowClient;
+use super::version_loader::{LoadDeps, VersionLoader};
+use crate::error::RegistryError;
 use crate::record::ModelRecord;
 use crate::registry_state::RegistryState;
 use crate::served_model::ServedModel;
-use crate::snapshot::Registry;
 use crate::version_name::VersionName;
 use crate::version_state::VersionState;
-
-/// Says whether so many bytes of files, loaded besides all else, fit into the memory.
-pub type MemoryCheck = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
-
-/// What versions are loaded from, and with.
-pub struct LoadDeps {
-    /// The operator's own models.
-    pub models_directory: PathBuf,
-    /// What models are loaded with.
-    pub load_context: LoadContext,
-    /// Whether there is memory for one more.
-    pub memory_check: MemoryCheck,
-    /// Where lost files of versions are pulled from.
-    pub mlflow: Option<MlflowClient>,
-}
 
 /// Why versions are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +30,7 @@ pub(super) enum LoadReason {
 /// Keeps what is served in line with the registry's state. Nothing else loads versions.
 pub(super) struct Reconciler {
     pub(super) context: Arc<RegistryContext>,
-    pub(super) deps: LoadDeps,
+    pub(super) loader: VersionLoader,
     /// One version is loaded at a time: the next one needs to know the memory that is left.
     load_lock: tokio::sync::Mutex<()>,
     /// The epoch of the state that was reconciled last.
@@ -56,7 +39,8 @@ pub(super) struct Reconciler {
 
 impl Reconciler {
     pub(super) fn new(context: Arc<RegistryContext>, deps: LoadDeps) -> Self {
-        Self { context, deps, load_lock: tokio::sync::Mutex::default(), reconciled_epoch: Mutex::default() }
+        let loader = VersionLoader { context: Arc::clone(&context), deps };
+        Self { context, loader, load_lock: tokio::sync::Mutex::default(), reconciled_epoch: Mutex::default() }
     }
 
     /// Loads what is recorded for the first time. The server is ready afterwards, unless it stops.
@@ -98,7 +82,7 @@ impl Reconciler {
                 return;
             }
             let is_active = record.active.as_deref() == Some(version);
-            let stays_failed = reason == LoadReason::Change && !is_active && self.has_failed(name, version);
+            let stays_failed = reason == LoadReason::Change && !is_active && self.loader.has_failed(name, version);
             if stays_failed || self.context.is_loaded(name, version) {
                 continue;
             }
@@ -123,13 +107,13 @@ impl Reconciler {
             let active = snapshot.models.get(name).and_then(ServedModel::active);
             let Some((version, VersionState::Ready(_))) = active else { continue };
             let version = version.as_str();
-            let order = ChangeContext {
+            let change_context = ChangeContext {
                 actor: "start".to_owned(),
                 expected_revision: Some(record.revision),
                 ..ChangeContext::default()
             };
-            let change = order.request(name, "activate", Some(version));
-            if let Err(error) = self.context.change_model(change, |record| record.activate(version)).await {
+            let change = change_context.request(name, "activate", Some(version));
+            if let Err(error) = commit::change_model(&self.context, change, |record| record.activate(version)).await {
                 tracing::warn!(model = name, %error, "active version could not be recorded");
             }
         }
@@ -151,7 +135,21 @@ impl Reconciler {
         }
         self.load(name, record, version, LoadReason::Change).await?;
         // Only now it is known what its runs need.
-        self.check_memory(version, 0).inspect_err(|_| self.context.registry().remove_version(name, version))
+        self.loader.check_memory(version, 0).inspect_err(|_| self.context.registry().remove_version(name, version))
+    }
+
+    async fn load(
+        &self,
+        name: &str,
+        record: &ModelRecord,
+        version: &str,
+        reason: LoadReason,
+    ) -> Result<(), RegistryError> {
+        let version_record = record.version(version)?;
+        if reason != LoadReason::Start {
+            self.loader.check_memory(version, version_record.bytes())?;
+        }
+        self.loader.load(name, version, version_record).await
     }
 
     /// True while versions are loaded.

@@ -1,17 +1,15 @@
 //! What the services of the registry share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use predictd_experiments::experiment::ExperimentMap;
+use predictd_experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
 use predictd_metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
-use super::change_context::ChangeContext;
 use super::snapshot_publisher::SnapshotPublisher;
 use super::state_cache::StateCache;
-use crate::database::{AuditEntry, ChangeError, ChangeOutcome, Database, HistoryFilter, StorageFault};
+use crate::database::{self, AuditEntry, ChangeError, Database, HistoryFilter, StorageFault};
 use crate::record::{ModelRecord, ModelRecords};
 use crate::snapshot::Registry;
 use crate::store::Store;
@@ -24,8 +22,6 @@ pub struct RegistryContext {
     /// The files of versions.
     pub store: Store,
     pub(super) metrics: Arc<Metrics>,
-    /// Since when the database does not answer.
-    pub(super) down_since: Mutex<Option<Instant>>,
     /// Ends loads and loops.
     pub(super) stop: CancellationToken,
 }
@@ -72,6 +68,12 @@ impl RegistryContext {
         self.state.lock().experiments.clone()
     }
 
+    /// The experiment as it was recorded last.
+    pub(super) fn experiment(&self, name: &str) -> Result<Experiment, ExperimentError> {
+        let experiment = self.state.lock().experiments.get(name).cloned();
+        experiment.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))
+    }
+
     /// The number of models whose recorded active version is not loaded.
     #[must_use]
     pub fn unserved_model_count(&self) -> usize {
@@ -92,7 +94,7 @@ impl RegistryContext {
     /// How long the database has not answered; none if it answered last.
     #[must_use]
     pub fn database_downtime(&self) -> Option<Duration> {
-        self.down_since.lock().map(|since| since.elapsed())
+        self.database.downtime()
     }
 
     /// What is wrong with the database's file or with the data directory, if anything.
@@ -106,20 +108,11 @@ impl RegistryContext {
     /// # Errors
     /// If the database does not answer.
     pub async fn history(&self, filter: HistoryFilter<'_>, limit: i64) -> Result<Vec<AuditEntry>, ChangeError> {
-        Ok(self.database.history(filter, limit).await?)
-    }
-
-    /// The first outcome of a request that was made before under the same Idempotency-Key.
-    ///
-    /// # Errors
-    /// If the key was used for another request, or the database does not answer.
-    pub async fn find_repeated<T>(&self, order: &ChangeContext) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
-        let Some((key, request)) = &order.idempotency_key else { return Ok(None) };
-        self.database.find_repeated(key, request).await
+        Ok(database::history(&self.database, filter, limit).await?)
     }
 
     /// Stores what was counted of experiments.
-    pub(super) async fn flush_counters(&self) {
+    pub async fn flush_counters(&self) {
         let counters = &self.publisher.phase_counters;
         counters.flush(&self.database).await;
         counters.remove_finished(&self.state.lock(), &self.registry().snapshot());

@@ -1,34 +1,31 @@
 //! The services of the registry, put together.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use predictd_engine::model_source::ModelSource;
 use predictd_metrics::drift::AccuracyStatus;
 use tokio_util::sync::CancellationToken;
 
 use super::accuracy_monitor::{Accuracies, AccuracyMonitor, MonitorState};
 use super::database_watch::DatabaseWatch;
-use super::error::RegistryError;
+use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::ExperimentService;
-use super::feedback_retention::FeedbackRetention;
-use super::feedback_store::FeedbackStore;
 use super::mlflow_sync::{AliasSubscription, MlflowSync};
 use super::model_service::ModelService;
-use super::polling::Poller;
 use super::reconcile_loop::ReconcileLoop;
-use super::reconciler::{LoadDeps, Reconciler};
+use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::rollout_controller::RolloutController;
 use super::snapshot_publisher::SnapshotPublisher;
-use super::spool_drain::SpoolDrain;
 use super::state_cache::StateCache;
 use super::store_cleanup::StoreCleanup;
+use super::version_loader::LoadDeps;
 use crate::database::{ChangeError, Database};
+use crate::error::RegistryError;
+use crate::feedback::store::FeedbackStore;
+use crate::polling::{Poller, poll_until};
 use crate::registry_state::{RegistryState, StateFile};
 use crate::snapshot::Registry;
-use crate::spool::FeedbackSpool;
 use crate::store::Store;
 
 /// What the services are made of.
@@ -43,10 +40,8 @@ pub struct ServiceDeps {
     pub store: Store,
     /// What versions are loaded from, and with.
     pub load: LoadDeps,
-    /// Feedback that waits for the database.
-    pub spool: FeedbackSpool,
-    /// The age from which feedback is deleted, if it is.
-    pub feedback_retention: Option<Duration>,
+    /// The feedback of the same database.
+    pub feedback: Arc<FeedbackStore>,
 }
 
 /// The services of the registry.
@@ -55,40 +50,42 @@ pub struct RegistryServices {
     pub context: Arc<RegistryContext>,
     /// Changes models.
     pub models: Arc<ModelService>,
-    /// Changes experiments, and reads their results.
+    /// Changes experiments.
     pub experiments: Arc<ExperimentService>,
-    /// Stores feedback.
+    /// Reads the results of experiments.
+    pub evaluator: Arc<ExperimentEvaluator>,
+    /// The feedback that the accuracies are of.
     pub feedback: Arc<FeedbackStore>,
     accuracies: Accuracies,
     reconciler: Arc<Reconciler>,
     /// The operator's own models that are not recorded yet.
     unrecorded_sources: Vec<ModelSource>,
-    feedback_retention: Option<Duration>,
 }
 
 impl RegistryServices {
     /// Services with the last known state, until the database answers; `unrecorded_sources` are recorded then.
     #[must_use]
     pub fn new(deps: ServiceDeps, state: RegistryState, unrecorded_sources: Vec<ModelSource>) -> Self {
-        let down_since = (!deps.database.is_initialized()).then(Instant::now);
+        if !deps.database.is_initialized() {
+            deps.database.mark_down();
+        }
         let context = Arc::new(RegistryContext {
             database: deps.database,
             state: StateCache::new(state, deps.state_file),
             publisher: SnapshotPublisher::new(deps.registry),
             store: deps.store,
             metrics: Arc::clone(&deps.load.load_context.metrics),
-            down_since: Mutex::new(down_since),
             stop: CancellationToken::new(),
         });
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), deps.load));
         Self {
             models: Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler))),
             experiments: Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler))),
-            feedback: Arc::new(FeedbackStore::new(Arc::clone(&context), deps.spool)),
+            evaluator: Arc::new(ExperimentEvaluator { context: Arc::clone(&context) }),
+            feedback: deps.feedback,
             accuracies: Accuracies::default(),
             reconciler,
             unrecorded_sources,
-            feedback_retention: deps.feedback_retention,
             context,
         }
     }
@@ -115,17 +112,19 @@ impl RegistryServices {
     /// If the load panics; what is recorded is followed all the same.
     pub async fn start(&self, aliases: Vec<AliasSubscription>) -> Result<(), RegistryError> {
         self.spawn(DatabaseWatch::new(Arc::clone(&self.context), self.unrecorded_sources.clone()));
-        self.spawn(RolloutController { experiments: Arc::clone(&self.experiments), evaluations: 0 });
-        self.spawn(SpoolDrain { feedback: Arc::clone(&self.feedback) });
-        if let Some(retention) = self.feedback_retention {
-            self.spawn(FeedbackRetention { feedback: Arc::clone(&self.feedback), retention, is_in_log: true });
-        }
+        self.spawn(RolloutController {
+            context: Arc::clone(&self.context),
+            experiments: Arc::clone(&self.experiments),
+            evaluator: Arc::clone(&self.evaluator),
+            evaluations: 0,
+        });
         let reconciler = Arc::clone(&self.reconciler);
         let loaded = tokio::spawn(async move { reconciler.load_at_startup().await }).await;
         // What follows waits for the loads.
         self.spawn(ReconcileLoop::new(Arc::clone(&self.reconciler)));
         self.spawn(StoreCleanup { models: Arc::clone(&self.models), has_polled: false });
         self.spawn(AccuracyMonitor {
+            context: Arc::clone(&self.context),
             feedback: Arc::clone(&self.feedback),
             accuracies: Arc::clone(&self.accuracies),
             state: MonitorState::default(),
@@ -137,13 +136,7 @@ impl RegistryServices {
     }
 
     /// Polls until the server stops.
-    fn spawn(&self, mut poller: impl Poller + Send + 'static) {
-        let stop = self.context.stop.clone();
-        tokio::spawn(async move {
-            while !stop.is_cancelled() {
-                let pause = poller.poll().await;
-                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-            }
-        });
+    fn spawn(&self, poller: impl Poller + Send + 'static) {
+        tokio::spawn(poll_until(self.context.stop.clone(), poller));
     }
 }

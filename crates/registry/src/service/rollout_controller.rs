@@ -10,11 +10,13 @@ use predictd_metrics::experiments::ArmStatus;
 use predictd_platform::clock::now_millis;
 
 use super::change_context::ChangeContext;
-use super::error::RegistryError;
+use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::{ExperimentService, active_version};
-use super::polling::Poller;
+use super::registry_context::RegistryContext;
 use crate::database::experiments::ResultDetail;
 use crate::database::{ChangeError, ChangeOutcome};
+use crate::error::RegistryError;
+use crate::polling::Poller;
 
 const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
 /// Of so many evaluations, experiments without a rollout are looked at in one.
@@ -24,14 +26,16 @@ const ROLLOUT_ACTOR: &str = "rollout";
 
 /// Evaluates experiments, and changes those that are rollouts.
 pub(super) struct RolloutController {
+    pub(super) context: Arc<RegistryContext>,
     pub(super) experiments: Arc<ExperimentService>,
+    pub(super) evaluator: Arc<ExperimentEvaluator>,
     /// Evaluations so far.
     pub(super) evaluations: u32,
 }
 
 impl Poller for RolloutController {
     async fn poll(&mut self) -> Duration {
-        if self.experiments.context.database_downtime().is_none() {
+        if self.context.database_downtime().is_none() {
             // The first evaluation, before any version is loaded, finds no experiment.
             self.evaluate_all(self.evaluations % NON_ROLLOUT_EVALUATION_STRIDE == 1).await;
         }
@@ -42,11 +46,10 @@ impl Poller for RolloutController {
 
 impl RolloutController {
     async fn evaluate_all(&self, includes_non_rollouts: bool) {
-        self.experiments.context.flush_counters().await;
-        let running: Vec<_> =
-            self.experiments.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
+        self.context.flush_counters().await;
+        let running: Vec<_> = self.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
         let names = running.iter().map(|phase| phase.experiment_name.as_str()).collect();
-        self.experiments.context.metrics.experiments.retain_experiments(&names);
+        self.context.metrics.experiments.retain_experiments(&names);
         for phase in running {
             if (includes_non_rollouts || phase.experiment.design.rollout.is_some())
                 && let Err(error) = self.evaluate(&phase.experiment_name).await
@@ -67,7 +70,7 @@ impl RolloutController {
             read => read?,
         };
         let arms = evaluation.results.arms.iter().map(arm_metrics);
-        self.experiments.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
+        self.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
         let Some(rollout) = RunningRollout::new(name, &evaluation) else { return Ok(()) };
         match self.advance(&rollout).await {
             // Another change was faster.
@@ -77,19 +80,18 @@ impl RolloutController {
     }
 
     async fn read_evaluation(&self, name: &str, detail: ResultDetail) -> Result<Evaluation, RegistryError> {
-        let (experiment, phase, results) = self.experiments.results(name, None, detail).await?;
+        let (experiment, phase, results) = self.evaluator.results(name, None, detail).await?;
         let mut earlier_phases = Vec::new();
         if running_rollout(&experiment).is_some() {
             for earlier in (1..phase).rev() {
-                earlier_phases.push(self.experiments.phase_totals(name, &experiment, earlier, detail).await?);
+                earlier_phases.push(self.evaluator.phase_totals(name, &experiment, earlier, detail).await?);
             }
         }
         Ok(Evaluation { experiment, results, earlier_phases, detail })
     }
 
     async fn advance(&self, rollout: &RunningRollout<'_>) -> Result<(), RegistryError> {
-        let active =
-            self.experiments.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
+        let active = self.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
         if active != rollout.control.arm.version {
             return self.cancel_superseded(rollout, active).await;
         }
@@ -99,23 +101,25 @@ impl RolloutController {
             RolloutAction::Advance(next) => {
                 let share = rollout.strategy.steps.get(next).map_or(0.0, |step| step.share * 100.0);
                 tracing::info!(experiment = name, share, "rollout advances to the next step");
-                let order = rollout.order(&format!("on to {share} %"));
+                let change_context = rollout.change_context(&format!("on to {share} %"));
                 self.experiments
-                    .update(order.request(name, "step", None), |experiment, _| {
+                    .update(change_context.request(name, "step", None), |experiment, _| {
                         experiment.advance_to_step(next, now_millis())
                     })
                     .await?;
             }
             RolloutAction::Promote => {
                 let arm = &rollout.candidate.arm.name;
-                let order = rollout.order("the rollout is done");
-                self.experiments.try_promote(name, arm, rollout.control.arm.version.as_deref(), &order).await?;
+                let change_context = rollout.change_context("the rollout is done");
+                self.experiments
+                    .try_promote(name, arm, rollout.control.arm.version.as_deref(), &change_context)
+                    .await?;
             }
             RolloutAction::RollBack(reason) => {
                 tracing::error!(experiment = name, reason, "rolling back the rollout");
-                let order = rollout.order(&reason);
+                let change_context = rollout.change_context(&reason);
                 self.experiments
-                    .update(order.request(name, "take back", None), |experiment, _| {
+                    .update(change_context.request(name, "take back", None), |experiment, _| {
                         experiment.end(now_millis(), Some(format!("taken back: {reason}")))
                     })
                     .await?;
@@ -134,12 +138,12 @@ impl RolloutController {
         let name = rollout.name;
         let control = rollout.control.arm.version.as_deref();
         let reason = format!("version {} was made the active one meanwhile", active.unwrap_or_default());
-        let order = rollout.order(&reason);
-        let cancel = self.experiments.update(order.request(name, "end", None), |experiment, view| {
+        let change_context = rollout.change_context(&reason);
+        let cancel = self.experiments.update(change_context.request(name, "end", None), |experiment, view| {
             if active_version(view, &experiment.design.model) == control {
                 return Ok(false);
             }
-            experiment.end(now_millis(), order.reason.clone())
+            experiment.end(now_millis(), change_context.reason.clone())
         });
         if let ChangeOutcome::Changed(_) = cancel.await? {
             tracing::warn!(experiment = name, reason, "rollout cancelled");
@@ -202,7 +206,7 @@ impl<'a> RunningRollout<'a> {
     }
 
     /// The context of a change that the rollout makes.
-    fn order(&self, reason: &str) -> ChangeContext {
+    fn change_context(&self, reason: &str) -> ChangeContext {
         ChangeContext {
             actor: ROLLOUT_ACTOR.to_owned(),
             reason: Some(reason.to_owned()),

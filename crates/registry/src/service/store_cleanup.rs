@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::RegistryError;
 use super::model_service::ModelService;
-use super::polling::Poller;
+use crate::error::RegistryError;
+use crate::polling::Poller;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);

@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use predictd_engine::load_context::LoadContext;
 use predictd_engine::loader;
 use predictd_engine::model_source::ModelSource;
 use predictd_text::manifest::ManifestError;
 use tokio::task::spawn_blocking;
 
-use super::error::RegistryError;
-use super::reconciler::{LoadReason, Reconciler};
+use super::registry_context::RegistryContext;
+use crate::error::RegistryError;
 use crate::mlflow::client::MlflowClient;
 use crate::mlflow::pull::{PullError, PullRequest, pull_model};
 use crate::mlflow::uri::ModelUriError;
-use crate::record::{ModelRecord, Origin, VersionRecord};
+use crate::record::{Origin, VersionRecord};
+use crate::snapshot::Registry;
 use crate::store::{StagedVersion, Store, StoreError};
 use crate::version_name::VersionName;
 use crate::version_state::VersionState;
@@ -23,19 +25,35 @@ use crate::version_state::VersionState;
 /// Longest pull while nothing else is loaded.
 const REPULL_TIMEOUT: Duration = Duration::from_mins(5);
 
-impl Reconciler {
-    /// Loads a version into the registry.
+/// Says whether so many bytes of files, loaded besides all else, fit into the memory.
+pub type MemoryCheck = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
+
+/// What versions are loaded from, and with.
+pub struct LoadDeps {
+    /// The operator's own models.
+    pub models_directory: PathBuf,
+    /// What models are loaded with.
+    pub load_context: LoadContext,
+    /// Whether there is memory for one more.
+    pub memory_check: MemoryCheck,
+    /// Where lost files of versions are pulled from.
+    pub mlflow: Option<MlflowClient>,
+}
+
+/// Loads versions.
+pub(super) struct VersionLoader {
+    pub(super) context: Arc<RegistryContext>,
+    pub(super) deps: LoadDeps,
+}
+
+impl VersionLoader {
+    /// Loads a version into the registry, whether or not there is memory for it.
     pub(super) async fn load(
         &self,
         name: &str,
-        record: &ModelRecord,
         version: &str,
-        reason: LoadReason,
+        version_record: &VersionRecord,
     ) -> Result<(), RegistryError> {
-        let version_record = record.version(version)?;
-        if reason != LoadReason::Start {
-            self.check_memory(version, version_record.bytes())?;
-        }
         let directory = match (&version_record.origin, version_record.digest()) {
             (Origin::Directory, _) | (_, None) => self.deps.models_directory.join(name).join(version),
             (origin, Some(digest)) => {

@@ -2,7 +2,7 @@
 //!
 //! A file holds a line of JSON for each record, and is synced before that is acknowledged. Each process writes a
 //! file of its own, which it holds locked; files without a lock are those of processes that are gone, and belong to
-//! the process that finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::FeedbackWriteOutcome).
+//! the process that finds them. What is handed over twice is kept once: see [`FeedbackWriteOutcome`](super::FeedbackWriteOutcome).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use predictd_platform::atomic_file;
 use predictd_platform::clock;
 
-use super::data_directory::is_at_path;
-use super::feedback::FeedbackRecord;
+use super::FeedbackRecord;
+use crate::data_directory::is_at_path;
 
 /// Most bytes of all files that wait.
 const MAX_SPOOL_BYTES: u64 = 64 << 20;

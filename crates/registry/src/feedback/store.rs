@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use predictd_metrics::Metrics;
 use predictd_platform::clock;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::error::RegistryError;
-use super::registry_context::RegistryContext;
-use crate::database::ChangeError;
-use crate::database::feedback::FeedbackPageLimit;
-use crate::database::retention::DeletionCounts;
-use crate::feedback::{FeedbackRecord, FeedbackWriteOutcome};
-use crate::spool::FeedbackSpool;
+use super::spool::FeedbackSpool;
+use super::{FeedbackRecord, FeedbackWriteOutcome};
+use crate::database::feedback::{FeedbackPageLimit, FeedbackTable};
+use crate::database::retention::{DeletionCounts, delete_feedback, truncate_wal};
+use crate::database::{ChangeError, Database};
+use crate::error::RegistryError;
 
 /// Longest wait for other feedback. A database that answers and does not write holds no request up for long: there is the
 /// disk.
@@ -25,7 +25,8 @@ pub(super) const MAX_FEEDBACK_BATCH: usize = 500;
 
 /// The feedback of this process and of others that share the database.
 pub struct FeedbackStore {
-    pub(super) context: Arc<RegistryContext>,
+    pub(super) database: Database,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) spool: Arc<FeedbackSpool>,
     /// One transaction at a time: they wait for each other anyway, and other queries need connections too.
     lock: Mutex<()>,
@@ -34,8 +35,10 @@ pub struct FeedbackStore {
 }
 
 impl FeedbackStore {
-    pub(super) fn new(context: Arc<RegistryContext>, spool: FeedbackSpool) -> Self {
-        Self { context, spool: Arc::new(spool), lock: Mutex::default(), last_timestamp: AtomicI64::new(0) }
+    /// Feedback in a database, and in `spool` while that does not answer.
+    #[must_use]
+    pub fn new(database: Database, spool: FeedbackSpool, metrics: Arc<Metrics>) -> Self {
+        Self { database, metrics, spool: Arc::new(spool), lock: Mutex::default(), last_timestamp: AtomicI64::new(0) }
     }
 
     /// A time for feedback that comes now, in microseconds since 1970: no two have the same.
@@ -47,7 +50,7 @@ impl FeedbackStore {
         now.max(before.unwrap_or_default() + 1)
     }
 
-    pub(super) fn last_timestamp(&self) -> i64 {
+    pub(crate) fn last_timestamp(&self) -> i64 {
         self.last_timestamp.load(Ordering::Relaxed)
     }
 
@@ -59,7 +62,7 @@ impl FeedbackStore {
     pub async fn store(&self, records: &[FeedbackRecord]) -> Result<Vec<FeedbackWriteOutcome>, RegistryError> {
         let mut outcomes = Vec::with_capacity(records.len());
         for batch in records.chunks(MAX_FEEDBACK_BATCH) {
-            self.context.database.database_fault().map_or(Ok(()), Err)?;
+            self.database.database_fault().map_or(Ok(()), Err)?;
             if let Some(stored) = self.insert_new(batch).await? {
                 outcomes.extend(stored);
                 continue;
@@ -70,7 +73,7 @@ impl FeedbackStore {
             outcomes.extend(std::iter::repeat_n(FeedbackWriteOutcome::Spooled, batch.len()));
         }
         for outcome in &outcomes {
-            self.context.metrics.record_feedback(outcome.name());
+            self.metrics.record_feedback(outcome.name());
         }
         Ok(outcomes)
     }
@@ -78,14 +81,14 @@ impl FeedbackStore {
     /// Stores feedback in the database; none if that does not take it now.
     async fn insert_new(&self, batch: &[FeedbackRecord]) -> Result<Option<Vec<FeedbackWriteOutcome>>, RegistryError> {
         let Ok(_lock) = timeout(FEEDBACK_LOCK_TIMEOUT, self.lock.lock()).await else { return Ok(None) };
-        if self.context.database_downtime().is_some() {
+        if self.database.downtime().is_some() {
             return Ok(None);
         }
-        match self.context.database.insert_new_feedback(batch).await {
+        match FeedbackTable(&self.database).insert_new(batch).await {
             Ok(stored) => Ok(Some(stored)),
             Err(error) => {
                 // A restart would not look for a spool where the directory is lost.
-                self.context.database.database_fault().map_or(Ok(()), Err)?;
+                self.database.database_fault().map_or(Ok(()), Err)?;
                 tracing::warn!(%error, "database write failed; feedback spooled to disk");
                 Ok(None)
             }
@@ -95,7 +98,7 @@ impl FeedbackStore {
     /// Stores feedback from the spool in the database: all of it or none.
     pub(super) async fn insert_spooled(&self, batch: &[FeedbackRecord]) -> Result<(), ChangeError> {
         let _lock = self.lock.lock().await;
-        self.context.database.insert_spooled_feedback(batch).await?;
+        FeedbackTable(&self.database).insert_spooled(batch).await?;
         Ok(())
     }
 
@@ -109,19 +112,19 @@ impl FeedbackStore {
         after: (i64, &str),
         page: FeedbackPageLimit,
     ) -> Result<(Vec<FeedbackRecord>, bool), ChangeError> {
-        Ok(self.context.database.list_feedback(model, after, page).await?)
+        Ok(FeedbackTable(&self.database).list(model, after, page).await?)
     }
 
     /// Deletes feedback of at most `most` answers from before a time, in microseconds since 1970.
     pub(super) async fn delete_older(&self, oldest: i64, most: u32) -> Result<DeletionCounts, ChangeError> {
         let _lock = self.lock.lock().await;
-        self.context.database.delete_feedback(oldest, most).await
+        delete_feedback(&self.database, oldest, most).await
     }
 
     /// Removes deleted feedback from the database's log; false if another connection is in the way.
     pub(super) async fn truncate_wal(&self) -> Result<bool, ChangeError> {
         let _lock = self.lock.lock().await;
-        self.context.database.truncate_wal().await
+        truncate_wal(&self.database).await
     }
 
     /// Bytes of feedback that wait for the database.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
-use super::feedback_store::{FeedbackStore, MAX_FEEDBACK_BATCH};
-use super::polling::Poller;
-use crate::spool::SpoolSegment;
+use super::spool::SpoolSegment;
+use super::store::{FeedbackStore, MAX_FEEDBACK_BATCH};
+use crate::polling::Poller;
 
 const SPOOL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -15,11 +16,13 @@ const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Moves the spool to the database whenever that answers.
 pub(super) struct SpoolDrain {
     pub(super) feedback: Arc<FeedbackStore>,
+    /// Ends it after a segment.
+    pub(super) stop: CancellationToken,
 }
 
 impl Poller for SpoolDrain {
     async fn poll(&mut self) -> Duration {
-        if self.feedback.spool.has_pending() && self.feedback.context.database_downtime().is_none() {
+        if self.feedback.spool.has_pending() && self.feedback.database.downtime().is_none() {
             self.drain_spool().await;
         }
         if self.feedback.spool.has_pending() { SPOOL_RETRY_INTERVAL } else { SPOOL_CHECK_INTERVAL }
@@ -40,7 +43,7 @@ impl SpoolDrain {
                 // The next segment may be a good one.
                 Err(error) => self.log_drain_failure(&*error),
             }
-            if self.feedback.context.database_downtime().is_some() || self.feedback.context.stop.is_cancelled() {
+            if self.feedback.database.downtime().is_some() || self.stop.is_cancelled() {
                 return self.feedback.spool.mark_pending();
             }
         }

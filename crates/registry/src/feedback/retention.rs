@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use predictd_platform::clock;
+use tokio_util::sync::CancellationToken;
 
-use super::feedback_store::FeedbackStore;
-use super::polling::Poller;
+use super::store::FeedbackStore;
 use crate::database::ChangeError;
+use crate::polling::Poller;
 
 /// Rows of a transaction: new feedback waits for it.
 const MAX_DELETE_BATCH: u32 = 500;
@@ -24,11 +25,13 @@ pub(super) struct FeedbackRetention {
     pub(super) retention: Duration,
     /// The database's log may hold deleted feedback, of this process or an earlier one.
     pub(super) is_in_log: bool,
+    /// Ends it after a transaction.
+    pub(super) stop: CancellationToken,
 }
 
 impl Poller for FeedbackRetention {
     async fn poll(&mut self) -> Duration {
-        if self.feedback.context.database_downtime().is_none()
+        if self.feedback.database.downtime().is_none()
             && let Err(error) = self.delete_expired().await
         {
             tracing::warn!(%error, "deletion of expired feedback failed; retrying");
@@ -44,10 +47,10 @@ impl FeedbackRetention {
         let mut deleted = 0;
         loop {
             let batch = self.feedback.delete_older(oldest, MAX_DELETE_BATCH).await?;
-            self.feedback.context.metrics.record_feedback_deletion(batch.answers);
+            self.feedback.metrics.record_feedback_deletion(batch.answers);
             deleted += batch.answers;
             self.is_in_log |= batch.answers + batch.corrections > 0;
-            if !batch.has_more || self.feedback.context.stop.is_cancelled() {
+            if !batch.has_more || self.stop.is_cancelled() {
                 break;
             }
             tokio::time::sleep(DELETE_BATCH_PAUSE).await;

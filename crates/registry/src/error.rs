@@ -1,12 +1,12 @@
-//! Why the registry's service changed nothing.
+//! Why the registry's services changed nothing.
 
 use predictd_experiments::experiment::ExperimentError;
 use tokio::task::JoinError;
 
 use crate::database::{ChangeError, StorageFault};
+use crate::feedback::spool::SpoolError;
 use crate::mlflow::pull::PullError;
 use crate::record::RecordError;
-use crate::spool::SpoolError;
 use crate::store::StoreError;
 
 /// Why nothing was changed.
@@ -33,9 +33,15 @@ pub enum RegistryError {
     /// There is no MLflow server to ask.
     #[error("this server was not told of an MLflow server (--mlflow)")]
     MlflowNotConfigured,
+    /// What is to be changed exists, and the caller names no revision of it.
+    #[error("the change names no revision")]
+    RevisionRequired,
     /// Arms that cannot be compared.
     #[error("{0}")]
     IncompatibleArms(String),
+    /// The process only serves models of its own.
+    #[error("This process has no registry")]
+    NoRegistry,
     /// Too many others wait.
     #[error("too many changes wait already")]
     Busy,
