@@ -18,6 +18,7 @@ use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::engine::cache_lookup::CacheMode;
 use predictd::engine::execution_group::{ExecutionGroup, GpuOptions};
 use predictd::engine::load_context::LoadContext;
+use predictd::engine::loaded_version::LoadedVersion;
 use predictd::engine::loader::{self, CHECK_RUN_TIMEOUT};
 use predictd::engine::model_source::ModelSource;
 use predictd::engine::placement_result::Placement;
@@ -28,8 +29,12 @@ use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{Signature, TokenRole};
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use signatures::logits_signature;
+
+#[path = "../tests/it/support/signatures.rs"]
+mod signatures;
 
 /// The server's own allocator.
 #[global_allocator]
@@ -77,7 +82,8 @@ impl Graph for FakeGpu {
 
 impl Session for FakeGpu {
     fn run(&mut self, batch: &Batch, _: Instant) -> Result<Scores, BackendError> {
-        let (begun, shape) = (Instant::now(), batch.shape());
+        let begun = Instant::now();
+        let shape = batch.shape();
         std::thread::sleep(self.run_time + self.token_time * u32::try_from(shape.token_count()).unwrap_or(u32::MAX));
         let scores =
             Array2::from_shape_fn(
@@ -91,21 +97,8 @@ impl Session for FakeGpu {
 }
 
 fn new_fake_gpu(start: Duration, token: Duration) -> FakeGpu {
-    let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
-    let inputs = vec![input("input_ids", TokenRole::InputIds), input("attention_mask", TokenRole::AttentionMask)];
-    let signature = Signature {
-        input: GraphInput::Tokens(inputs),
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        embedding_rows: None,
-        width: LABEL_COUNT,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-    };
+    let inputs = [("input_ids", TokenRole::InputIds), ("attention_mask", TokenRole::AttentionMask)];
+    let signature = logits_signature(&inputs, LABEL_COUNT);
     FakeGpu { signature: Arc::new(signature), run_time: start, token_time: token, totals: Arc::default() }
 }
 
@@ -139,9 +132,18 @@ fn copy_model_files() -> tempfile::TempDir {
     directory
 }
 
+async fn run_client(engine: Arc<Engine>, model: Arc<LoadedVersion>) {
+    loop {
+        let texts = vec![TEXT.to_owned().into(); TEXTS_PER_REQUEST];
+        let deadline = Instant::now() + Duration::from_secs(10);
+        engine.infer(&model, texts, deadline, CacheMode::default()).await.unwrap();
+    }
+}
+
 async fn measure(start: Duration, token: Duration) {
-    let (runtime, metrics, copy_model_files) =
-        (new_fake_gpu(start, token), Arc::new(Metrics::new().unwrap()), copy_model_files());
+    let runtime = new_fake_gpu(start, token);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let copy_model_files = copy_model_files();
     let source = ModelSource {
         name: "m".to_owned(),
         version: "1".to_owned(),
@@ -150,23 +152,18 @@ async fn measure(start: Duration, token: Duration) {
     };
     let model = Arc::new(loader::load(&source, &load_context(runtime.clone(), Arc::clone(&metrics))).unwrap());
     let engine = Arc::new(Engine::new(100_000, Duration::from_secs(10), None, metrics));
-    let client = || {
-        let (engine, model) = (Arc::clone(&engine), Arc::clone(&model));
-        tokio::spawn(async move {
-            loop {
-                let texts = vec![TEXT.to_owned().into(); TEXTS_PER_REQUEST];
-                let deadline = Instant::now() + Duration::from_secs(10);
-                engine.infer(&model, texts, deadline, CacheMode::default()).await.unwrap();
-            }
-        })
-    };
-    let clients: Vec<_> = (0..CLIENT_COUNT).map(|_| client()).collect();
+    let clients: Vec<_> =
+        (0..CLIENT_COUNT).map(|_| tokio::spawn(run_client(Arc::clone(&engine), Arc::clone(&model)))).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (before, begun) = (*runtime.totals.lock(), Instant::now());
+    let before = *runtime.totals.lock();
+    let begun = Instant::now();
     tokio::time::sleep(MEASUREMENT_TIME).await;
-    let (after, took) = (*runtime.totals.lock(), begun.elapsed());
+    let after = *runtime.totals.lock();
+    let took = begun.elapsed();
     clients.iter().for_each(tokio::task::JoinHandle::abort);
-    let (busy, runs, texts) = (after.0.saturating_sub(before.0), after.1 - before.1, after.2 - before.2);
+    let busy = after.0.saturating_sub(before.0);
+    let runs = after.1 - before.1;
+    let texts = after.2 - before.2;
     let idle = (took.saturating_sub(busy)) / runs.max(1);
     println!(
         "a run of 512 x 16 takes {:>5.1} ms: busy {:>5.1} % of the time, {:>4.2} ms between runs, {} texts a run, {:.0} texts/s",

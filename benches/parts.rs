@@ -21,10 +21,14 @@ use predictd::text::activation::Activation;
 use predictd::text::heads::Head;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{EncodedInput, Pipeline};
-use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
+use predictd::text::signature::{GraphInput, Signature};
 use predictd::text::tensors::Shape;
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use signatures::logits_signature;
 use uuid::Uuid;
+
+#[path = "../tests/it/support/signatures.rs"]
+mod signatures;
 
 /// The server's own allocator.
 #[global_allocator]
@@ -51,7 +55,9 @@ fn sample_length(number: u64) -> usize {
 fn pending_set(texts: u64, cost: &CostModel, pad_to: usize) -> PendingSet {
     let mut line = PendingSet::default();
     for id in 0..texts {
-        let (length, arrived, deadline) = (sample_length(id).next_multiple_of(pad_to), id * 100, id * 100 + 10_000_000);
+        let length = sample_length(id).next_multiple_of(pad_to);
+        let arrived = id * 100;
+        let deadline = id * 100 + 10_000_000;
         let alone = cost.predict_micros(Shape { rows: 1, length }, 1.0);
         let candidate = Candidate { length, unbatched_time: alone, deadline };
         let due = soft_deadline(arrived, deadline, alone, alone);
@@ -80,7 +86,8 @@ fn bench_policy(criterion: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        let (length, id): (_, ItemId) = (20, waiting);
+        let length = 20;
+        let id: ItemId = waiting;
         let alone = COST.predict_micros(Shape { rows: 1, length }, 1.0);
         let candidate = Candidate { length, unbatched_time: alone, deadline: 10_000_000 };
         let text = PendingItem { candidate, arrived_at: 0, soft_deadline: 1_000, is_bulk: false, is_batchable: true };
@@ -110,19 +117,7 @@ fn bench_policy(criterion: &mut Criterion) {
 
 fn load_pipeline() -> Pipeline {
     let mut manifest = Manifest::load(Path::new("models/banking77-minilm/1")).unwrap();
-    let signature = Signature {
-        input: GraphInput::Tokens(Vec::new()),
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        embedding_rows: None,
-        width: 77,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-    };
+    let signature = Signature { input: GraphInput::Tokens(Vec::new()), ..logits_signature(&[], 77) };
     let texts = TextPolicies { on_overflow: OverflowPolicy::Truncate, markup: MarkupPolicy::Reject };
     Pipeline::from_manifest(&mut manifest, &signature, texts).unwrap()
 }
@@ -171,8 +166,8 @@ fn bench_drift(criterion: &mut Criterion) {
     for labels in [77, 1_000] {
         let mut counts = DistributionCounts::new(labels, true);
         (0..3_000).for_each(|text| counts.record(Some(text % labels), 0.9, sample_length(text as u64), 0));
-        let (mut watched, mut now) =
-            (DriftDetector::new(Reference::new(counts.clone()), WindowSettings::default()), Duration::ZERO);
+        let mut watched = DriftDetector::new(Reference::new(counts.clone()), WindowSettings::default());
+        let mut now = Duration::ZERO;
         group.bench_function(BenchmarkId::new("record", labels), |bencher| {
             bencher.iter(|| {
                 now += Duration::from_millis(1);

@@ -11,22 +11,22 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 #[must_use]
 pub fn raise_fd_limit(connections: usize) -> usize {
     let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_DESCRIPTORS, |entries| entries.count() as u64);
-    let wanted = connections as u64 + open + RESERVED_DESCRIPTORS;
+    let required = connections as u64 + open + RESERVED_DESCRIPTORS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let mut limit = current.unwrap_or(u64::MAX);
-    if limit < wanted {
-        let raised = wanted.min(maximum.unwrap_or(u64::MAX));
+    if limit < required {
+        let raised = required.min(maximum.unwrap_or(u64::MAX));
         if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_ok() {
             limit = raised;
         }
     }
     let free = limit.saturating_sub(open);
-    let left = free - RESERVED_DESCRIPTORS.min(free / 2);
-    let allowed = connections.min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
+    let usable = free - RESERVED_DESCRIPTORS.min(free / 2);
+    let allowed = connections.min(usize::try_from(usable).unwrap_or(usize::MAX)).max(1);
     if allowed < connections {
         tracing::warn!(
             max_connections = allowed,
-            wanted = connections,
+            requested = connections,
             "open-file limit (ulimit -n) too low for --max-connections; connection limit reduced"
         );
     }

@@ -104,7 +104,7 @@ fn abort_after_timeout() {
     const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
     // Without this thread, a supervisor has to kill the process.
     std::thread::Builder::new()
-        .name("predictd-end".to_owned())
+        .name("predictd-exit".to_owned())
         .spawn(|| {
             std::thread::sleep(EXIT_TIMEOUT);
             process::abort();
@@ -112,7 +112,7 @@ fn abort_after_timeout() {
         .ok();
 }
 
-/// Installs the handlers of the signals of operators. Any runtime of the process tells of a signal: the one that they are
+/// Installs the handlers of the signals of operators. Any runtime of the process reports a signal: the one that they are
 /// installed in is not needed afterwards.
 fn install_file_signals() -> std::io::Result<FileSignals> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;

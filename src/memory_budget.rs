@@ -46,11 +46,11 @@ pub fn check_budget<'a>(
         tracing::warn!("memory use unknown; memory limit not checked");
         return Ok(());
     };
-    let most = to_mib(estimate.total());
-    tracing::info!(most_mib = most, allowed_mib = limit.map(to_mib), "maximum memory use estimated: {estimate}");
+    let max_mib = to_mib(estimate.total());
+    tracing::info!(max_mib, limit_mib = limit.map(to_mib), "maximum memory use estimated: {estimate}");
     let Some(limit) = limit.filter(|&limit| estimate.total() > limit) else { return Ok(()) };
     Err(format!(
-        "the server may need {most} MiB of memory, and {} MiB are allowed: {estimate}. Lower what these options \
+        "the server may need {max_mib} MiB of memory, and {} MiB are allowed: {estimate}. Lower what these options \
          allow, or give it more; --memory-limit 0 starts it all the same",
         to_mib(limit)
     ))

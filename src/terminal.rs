@@ -62,7 +62,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     escape_with(json, |c, _| c == '\n', |c| format!("\\u{:04x}", u32::from(c)))
 }
 
-/// Escapes what is active, but for characters that `stays`: it is told the character and the next one.
+/// Escapes what is active, but for characters that `stays` accepts: it gets the character and the next one.
 fn escape_except(text: &str, stays: impl Fn(char, Option<char>) -> bool) -> Cow<'_, str> {
     escape_with(text, stays, |c| c.escape_unicode().to_string())
 }

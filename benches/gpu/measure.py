@@ -82,7 +82,7 @@ def timings(server: Server, some: list[str]) -> dict:
         header = {name.lower(): value for name, value in headers.items()}["server-timing"]
         parts = {name: float(number) for name, number in re.findall(r"([a-z]+);[^,]*?dur=([0-9.]+)", header)}
         total.append(parts["total"])
-        over.append(parts["total"] - parts.get("tokenise", 0.0) - parts.get("run", 0.0))
+        over.append(parts["total"] - parts.get("tokenize", 0.0) - parts.get("inference", 0.0))
     return {"total_ms": statistics.median(total), "http_and_queue_ms": statistics.median(over)}
 
 

@@ -48,22 +48,25 @@ fn read_metric(client: &mut KeepAliveClient, name: &str) -> f64 {
     body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
 }
 
+fn request_body(model: &str, spaces: usize, (text, label): &(String, String)) -> (String, String) {
+    let text = format!("{text}{}", " ".repeat(spaces));
+    (serde_json::json!({ "text": text, "model": model }).to_string(), label.clone())
+}
+
 /// Measures and prints.
 pub(crate) fn run() {
-    let (bare, cached) =
-        (ServerProcess::start(&[]), ServerProcess::start(&["--cache-bytes", &CACHE_BYTES.to_string()]));
-    let (mut bare_client, mut client) =
-        (KeepAliveClient::connect(&bare.address), KeepAliveClient::connect(&cached.address));
+    let bare = ServerProcess::start(&[]);
+    let cached = ServerProcess::start(&["--cache-bytes", &CACHE_BYTES.to_string()]);
+    let mut bare_client = KeepAliveClient::connect(&bare.address);
+    let mut client = KeepAliveClient::connect(&cached.address);
     for (model, rounds) in [("banking77-minilm", ROUNDS), ("banking77-tfidf", CHEAP_ROUNDS)] {
         let texts = golden_texts(model);
-        let (mut without, mut first, mut known) =
-            (RequestCost::default(), RequestCost::default(), RequestCost::default());
+        let mut without = RequestCost::default();
+        let mut first = RequestCost::default();
+        let mut known = RequestCost::default();
         // White space makes another text, and the same tokens.
-        let body = |spaces: usize, (text, label): &(String, String)| {
-            let text = format!("{text}{}", " ".repeat(spaces));
-            (serde_json::json!({ "text": text, "model": model }).to_string(), label.clone())
-        };
-        let all: Vec<Vec<_>> = (1..=rounds).map(|round| texts.iter().map(|text| body(round, text)).collect()).collect();
+        let all: Vec<Vec<_>> =
+            (1..=rounds).map(|round| texts.iter().map(|text| request_body(model, round, text)).collect()).collect();
         // Each of the two comes first half the times. A run right after many hits finds the processor's caches cold, which
         // is no cost of the miss.
         for (round, bodies) in all.iter().enumerate() {
@@ -79,8 +82,9 @@ pub(crate) fn run() {
         for bodies in std::iter::repeat_n(&all, HITS_PER_MISS).flatten() {
             known.measure(&cached, &mut client, bodies);
         }
-        let (without, first, known) =
-            (without.per_request_micros(), first.per_request_micros(), known.per_request_micros());
+        let without = without.per_request_micros();
+        let first = first.per_request_micros();
+        let known = known.per_request_micros();
         println!(
             "{model}: {} texts, each without cache, once new and {HITS_PER_MISS} times known; one client",
             rounds * texts.len()
@@ -106,15 +110,16 @@ fn print_growth(grown: &[(f64, f64, f64); 2]) {
     );
 }
 
+fn batch_body(first: usize) -> String {
+    let texts: Vec<String> = (first..first + 1_000).map(|number| format!("my card {number}")).collect();
+    serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }).to_string()
+}
+
 /// Asks more texts than the cache holds. Growth of the process in MiB, size of the cache in MiB, and its answers.
 fn measure_growth(process: &ServerProcess, client: &mut KeepAliveClient) -> (f64, f64, f64) {
-    let batch = |first: usize| {
-        let texts: Vec<String> = (first..first + 1_000).map(|number| format!("my card {number}")).collect();
-        serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }).to_string()
-    };
     let before = process.resident_mib();
     for first in (0..FILL_TEXTS).step_by(1_000) {
-        assert_eq!(client.request("POST", "/batch_predict", &batch(first)).0, 200);
+        assert_eq!(client.request("POST", "/batch_predict", &batch_body(first)).0, 200);
     }
     let mib = read_metric(client, "predictd_cache_bytes") / f64::from(1 << 20);
     (process.resident_mib() - before, mib, read_metric(client, "predictd_cache_entries"))

@@ -27,29 +27,35 @@ struct LoadResult {
     abandoned: usize,
 }
 
+fn read_requests(file: &str) -> Vec<LoadRequest> {
+    std::fs::read_to_string(file)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            LoadRequest {
+                path: line["path"].as_str().unwrap().to_owned(),
+                body: line["body"].as_str().unwrap().to_owned(),
+                texts: usize::try_from(line["texts"].as_u64().unwrap()).unwrap(),
+            }
+        })
+        .collect()
+}
+
 /// Runs the load and prints what came of it.
 pub(crate) fn run(arguments: &[String]) {
     let [address, file, clients, seconds, leave @ ..] = arguments else {
         println!("closed_loop ADDRESS REQUESTS CLIENTS SECONDS [LEAVE]");
         std::process::exit(2);
     };
-    let (clients, seconds): (usize, f64) = (clients.parse().unwrap(), seconds.parse().unwrap());
+    let clients: usize = clients.parse().unwrap();
+    let seconds: f64 = seconds.parse().unwrap();
     let leave: usize = leave.first().map_or(0, |percent| percent.parse().unwrap());
-    let requests: Vec<LoadRequest> = std::fs::read_to_string(file)
-        .unwrap()
-        .lines()
-        .map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            let text = |field: &str| line[field].as_str().unwrap().to_owned();
-            LoadRequest {
-                path: text("path"),
-                body: text("body"),
-                texts: usize::try_from(line["texts"].as_u64().unwrap()).unwrap(),
-            }
-        })
-        .collect();
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(LoadResult::default()));
-    let (start, cpu) = (Instant::now(), cpu_time_of("self"));
+    let requests = read_requests(file);
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(LoadResult::default());
+    let start = Instant::now();
+    let cpu = cpu_time_of("self");
     let end = start + Duration::from_secs_f64(seconds);
     std::thread::scope(|scope| {
         for _ in 0..clients {
@@ -63,10 +69,12 @@ pub(crate) fn run(arguments: &[String]) {
             });
         }
     });
-    let (took, cpu) = (start.elapsed().as_secs_f64(), cpu_time_of("self").saturating_sub(cpu));
+    let took = start.elapsed().as_secs_f64();
+    let cpu = cpu_time_of("self").saturating_sub(cpu);
     let LoadResult { latencies, texts, failures, abandoned: left } = all.into_inner().unwrap();
     let latencies: Latencies = latencies.into_iter().collect();
-    let at = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
+    let [p50_ms, p90_ms, p99_ms, max_ms] =
+        [50, 90, 99, 100].map(|percent| latencies.percentile(percent).as_secs_f64() * 1e3);
     let statuses: BTreeSet<u16> = failures.iter().copied().collect();
     println!(
         "{}",
@@ -76,10 +84,10 @@ pub(crate) fn run(arguments: &[String]) {
             "texts": texts,
             "requests_per_s": latencies.count() as f64 / took,
             "texts_per_s": texts as f64 / took,
-            "p50_ms": at(50),
-            "p90_ms": at(90),
-            "p99_ms": at(99),
-            "max_ms": at(100),
+            "p50_ms": p50_ms,
+            "p90_ms": p90_ms,
+            "p99_ms": p99_ms,
+            "max_ms": max_ms,
             "failures": failures.len(),
             "failure_statuses": statuses,
             "left": left,

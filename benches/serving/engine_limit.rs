@@ -65,7 +65,8 @@ pub(crate) fn run(arguments: &[String]) {
 }
 
 fn build_batches(bare: &BareModel, sorted: &[EncodedInput], cap: usize) -> Vec<Batch> {
-    let (mut batches, mut rest) = (Vec::new(), sorted);
+    let mut batches = Vec::new();
+    let mut rest = sorted;
     while !rest.is_empty() {
         // The texts are sorted: the last of a run is its longest.
         let fits = |rows: &usize| rows * rest[rows - 1].row_length().unwrap_or(1) <= cap;
@@ -78,8 +79,10 @@ fn build_batches(bare: &BareModel, sorted: &[EncodedInput], cap: usize) -> Vec<B
 }
 
 fn measure(bare: &mut BareModel, batches: &[Batch], time: Duration) -> Throughput {
-    let (next, texts) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let (start, cpu) = (Instant::now(), cpu_time_of("self"));
+    let next = AtomicUsize::new(0);
+    let texts = AtomicUsize::new(0);
+    let start = Instant::now();
+    let cpu = cpu_time_of("self");
     std::thread::scope(|scope| {
         for session in &mut bare.sessions {
             scope.spawn(|| {
@@ -92,7 +95,8 @@ fn measure(bare: &mut BareModel, batches: &[Batch], time: Duration) -> Throughpu
             });
         }
     });
-    let (took, texts) = (start.elapsed().as_secs_f64(), texts.into_inner() as f64);
+    let took = start.elapsed().as_secs_f64();
+    let texts = texts.into_inner() as f64;
     let cpu = (cpu_time_of("self").saturating_sub(cpu)).as_secs_f64();
     Throughput { texts_per_s: texts / took, cpu_s_per_1000: cpu / texts * 1e3 }
 }

@@ -62,12 +62,12 @@ impl HostileResult {
 fn nth_attack(n: usize) -> (&'static str, Attack) {
     let mut random = SplitMix64(n as u64);
     let mut pick = random.next_index(ATTACK_KINDS.iter().map(|(_, weight, _)| weight).sum());
-    let mut of_weight = |weight: usize| {
-        let found = pick < weight;
-        pick = pick.saturating_sub(weight);
+    let has_pick = |(_, weight, _): &&(_, usize, _)| {
+        let found = pick < *weight;
+        pick = pick.saturating_sub(*weight);
         found
     };
-    let (name, _, make) = ATTACK_KINDS.iter().find(|(_, weight, _)| of_weight(*weight)).unwrap();
+    let (name, _, make) = ATTACK_KINDS.iter().find(has_pick).unwrap();
     (name, make(&mut random))
 }
 
@@ -93,7 +93,8 @@ fn send_attack(address: &str, kept: &mut Option<TcpStream>, n: usize, seen: &mut
         AfterSend::ShutDownWrite => _ = stream.shutdown(Shutdown::Write),
         AfterSend::ReadToEnd | AfterSend::ReadOneAnswer => {}
     }
-    let (mut left, mut answers) = (Vec::new(), 0);
+    let mut left = Vec::new();
+    let mut answers = 0;
     loop {
         match http_response::read_response(&mut stream, &mut left) {
             Ok(Some(answer)) => {
@@ -128,7 +129,8 @@ fn send_attacks(server: &ServerProcess, range: Range<usize>) -> HostileResult {
     let next = AtomicUsize::new(range.start);
     let texts = ["banking77-tfidf", "banking77-minilm"].map(|model| (model, golden_texts(model)));
     let work = || {
-        let (mut kept, mut seen) = (None, HostileResult::default());
+        let mut kept = None;
+        let mut seen = HostileResult::default();
         let mut good = KeepAliveClient::connect(&server.address);
         for sent in 1.. {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -179,7 +181,8 @@ fn measure_growth(server: &ServerProcess, repeats: usize) -> HostileResult {
         .collect();
     // A single reading depends on which requests met which: runs of them tell a trend from that.
     let part = (repeats / 5).max(1);
-    let (first, last) = (&readings[..part], &readings[repeats - part..]);
+    let first = &readings[..part];
+    let last = &readings[repeats - part..];
     println!(
         "resident memory, {repeats} times the same {REQUESTS_PER_REPEAT} requests: median {:.1} MiB in the first {part}, {:.1} MiB in the last {part}, grown by {:.1} MiB (goal 1.0)",
         median(first),
@@ -193,10 +196,12 @@ fn measure_growth(server: &ServerProcess, repeats: usize) -> HostileResult {
 
 /// Sends and prints.
 pub(crate) fn run(arguments: &[String]) {
-    let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse().unwrap());
-    let requests = argument(0, DEFAULT_REQUESTS);
+    let mut numbers = arguments.iter().map(|argument| argument.parse().unwrap());
+    let requests = numbers.next().unwrap_or(DEFAULT_REQUESTS);
+    let repeats = numbers.next().unwrap_or(DEFAULT_REPEATS).max(1);
     let mut server = ServerProcess::start(&[]);
-    let (start, memory) = (Instant::now(), server.resident_mib());
+    let start = Instant::now();
+    let memory = server.resident_mib();
     let mut seen = send_attacks(&server, 0..requests);
     let seconds = start.elapsed().as_secs_f64();
     println!(
@@ -209,7 +214,7 @@ pub(crate) fn run(arguments: &[String]) {
     for (kind, statuses) in &seen.statuses {
         println!("  {kind}: {statuses:?}");
     }
-    seen.merge(measure_growth(&server, argument(1, DEFAULT_REPEATS).max(1)));
+    seen.merge(measure_growth(&server, repeats));
 
     let errors: usize = seen.statuses.values().flat_map(|by| by.range(500..)).map(|(_, count)| count).sum();
     println!("the process that was started {}", if server.is_alive() { "still runs" } else { "has ended" });

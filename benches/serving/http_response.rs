@@ -14,18 +14,25 @@ pub(crate) struct ResponseHead {
     pub(crate) close: bool,
 }
 
+fn invalid_data(reason: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidData, reason)
+}
+
 /// Reads a head from the start of `bytes`; nothing if it is not there in full.
 pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let nonsense = |what| Error::new(ErrorKind::InvalidData, what);
-    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| nonsense("a head that is not text"))?;
+    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| invalid_data("a head that is not text"))?;
     let mut lines = text.split("\r\n");
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok());
-    let mut head =
-        ResponseHead { status: status.ok_or(nonsense("no status"))?, head_bytes: end + 4, body_bytes: 0, close: false };
+    let mut head = ResponseHead {
+        status: status.ok_or(invalid_data("no status"))?,
+        head_bytes: end + 4,
+        body_bytes: 0,
+        close: false,
+    };
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         if name.eq_ignore_ascii_case("content-length") {
-            head.body_bytes = value.trim().parse().map_err(|_| nonsense("no length"))?;
+            head.body_bytes = value.trim().parse().map_err(|_| invalid_data("no length"))?;
         } else if name.eq_ignore_ascii_case("connection") {
             head.close = value.trim().eq_ignore_ascii_case("close");
         }

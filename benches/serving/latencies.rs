@@ -37,7 +37,7 @@ impl Latencies {
 
 impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |percent| 1e3 * self.percentile(percent).as_secs_f64();
-        write!(f, "p50 {:.2}  p90 {:.2}  p99 {:.2}  max {:.2} ms", ms(50), ms(90), ms(99), ms(100))
+        let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| 1e3 * self.percentile(percent).as_secs_f64());
+        write!(f, "p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  max {max:.2} ms")
     }
 }

@@ -26,7 +26,9 @@ pub(crate) fn run() {
     for model in ["banking77-minilm", "banking77-tfidf"] {
         let mut bare = BareModel::load(&runtime, &PathBuf::from(format!("models/{model}/1")), 1);
         let texts = golden_texts(model);
-        let (mut alone, mut served, mut added) = (Vec::new(), Vec::new(), Vec::new());
+        let mut alone = Vec::new();
+        let mut served = Vec::new();
+        let mut added = Vec::new();
         for round in 0..=ROUNDS {
             for (text, label) in &texts {
                 let body = serde_json::json!({ "text": text, "model": model }).to_string();
@@ -43,7 +45,9 @@ pub(crate) fn run() {
                 }
             }
         }
-        let (alone, served, added) = (median(&mut alone), median(&mut served), median(&mut added));
+        let alone = median(&mut alone);
+        let served = median(&mut served);
+        let added = median(&mut added);
         println!(
             "{model}: tokenise + run {alone:?}, POST /predict {served:?}, added {added:?} (medians of {} texts)",
             ROUNDS * texts.len()

@@ -28,37 +28,44 @@ enum ExpectedAnswer {
     Status(u16),
 }
 
+fn post_request(path: &str, body: &serde_json::Value, expect: ExpectedAnswer) -> (String, String, ExpectedAnswer) {
+    (path.to_owned(), body.to_string(), expect)
+}
+
 /// The `n`th request: which, and in what order, is the same in every run.
 fn nth_request(n: usize, texts: &[(String, String)]) -> (String, String, ExpectedAnswer) {
     let (text, label) = &texts[n * 7 % texts.len()];
-    let post = |path: &str, body: serde_json::Value, expect| (path.to_owned(), body.to_string(), expect);
     match n % 20 {
-        0..8 => post(
+        0..8 => post_request(
             "/predict",
-            serde_json::json!({ "text": text, "model": "banking77-tfidf" }),
+            &serde_json::json!({ "text": text, "model": "banking77-tfidf" }),
             ExpectedAnswer::Label(label.clone()),
         ),
-        8..14 => {
-            post("/predict", serde_json::json!({ "text": text, "top_k": 3 }), ExpectedAnswer::Label(label.clone()))
-        }
+        8..14 => post_request(
+            "/predict",
+            &serde_json::json!({ "text": text, "top_k": 3 }),
+            ExpectedAnswer::Label(label.clone()),
+        ),
         14 | 15 => {
             let batch: Vec<_> = (0..8).map(|i| &texts[(n + i) % texts.len()]).collect();
             let labels = batch.iter().map(|(_, label)| label.clone()).collect();
             let texts: Vec<_> = batch.iter().map(|(text, _)| text).collect();
-            post(
+            post_request(
                 "/batch_predict",
-                serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }),
+                &serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }),
                 ExpectedAnswer::Labels(labels),
             )
         }
         16 => {
             // Of every length up to more than the model reads.
             let long = format!("{text} ").repeat(1 + n / 20 % 60);
-            post("/predict", serde_json::json!({ "text": long }), ExpectedAnswer::Status(200))
+            post_request("/predict", &serde_json::json!({ "text": long }), ExpectedAnswer::Status(200))
         }
-        17 => post("/predict", serde_json::json!({ "text": " " }), ExpectedAnswer::Status(422)),
+        17 => post_request("/predict", &serde_json::json!({ "text": " " }), ExpectedAnswer::Status(422)),
         18 => ("/predict".to_owned(), "{\"text\":".to_owned(), ExpectedAnswer::Status(400)),
-        _ => post("/predict", serde_json::json!({ "text": text, "model": "none" }), ExpectedAnswer::Status(404)),
+        _ => {
+            post_request("/predict", &serde_json::json!({ "text": text, "model": "none" }), ExpectedAnswer::Status(404))
+        }
     }
 }
 

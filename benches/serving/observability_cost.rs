@@ -41,21 +41,24 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn measure_metrics() {
     let metrics = Metrics::new().unwrap();
     let model = metrics.model(MODEL, "1");
-    let each = |threads: usize, request: fn(&Metrics, &VersionMetrics)| {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| (0..METRIC_REPEATS).for_each(|_| request(&metrics, &model)));
-            }
-        });
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(METRIC_REPEATS)
-    };
     for (kind, request) in [("run", record_run_request as fn(&_, &_)), ("cached", record_cached_request)] {
-        let [one, two] = [1, 2].map(|threads| median((0..ROUNDS).map(|_| each(threads, request)).collect()));
+        let [one, two] = [1, 2].map(|threads| {
+            median((0..ROUNDS).map(|_| micros_per_request(threads, || request(&metrics, &model))).collect())
+        });
         println!(
             "metrics of a request whose text was {kind}: {one:.2} \u{b5}s; on two threads at a time {two:.2} \u{b5}s"
         );
     }
+}
+
+fn micros_per_request(threads: usize, request: impl Fn() + Sync) -> f64 {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..METRIC_REPEATS).for_each(|_| request()));
+        }
+    });
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(METRIC_REPEATS)
 }
 
 /// The events of a request whose answer was there.
@@ -115,7 +118,8 @@ fn measure_requests() {
 /// Microseconds by request.
 fn cpu_micros_per_request(server: &ServerProcess) -> f64 {
     let requests = AtomicUsize::new(0);
-    let (before, end) = (server.cpu_time(), Instant::now() + ROUND_TIME);
+    let before = server.cpu_time();
+    let end = Instant::now() + ROUND_TIME;
     std::thread::scope(|scope| {
         for _ in 0..CLIENT_COUNT {
             scope.spawn(|| {
@@ -145,7 +149,8 @@ fn start_collector() -> String {
     let take = move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
-            let (mut length, mut line) = (0, String::new());
+            let mut length = 0;
+            let mut line = String::new();
             while stream.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
                 if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
                     length = value.trim().parse().unwrap();
@@ -165,7 +170,8 @@ fn start_collector() -> String {
 /// How long scrapes take while all workers have more than enough to do, and what they cost.
 fn measure_scrapes() {
     let server = ServerProcess::start(&[]);
-    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
     let mut scrape = KeepAliveClient::connect(&server.admin);
     let mut times = Vec::new();
     std::thread::scope(|scope| {

@@ -99,7 +99,8 @@ impl LoadOutcome {
 
     fn record_wrong(&mut self, body: &[u8], right: &[u8]) {
         self.wrong += 1;
-        let (body, right) = (String::from_utf8_lossy(body), String::from_utf8_lossy(right));
+        let body = String::from_utf8_lossy(body);
+        let right = String::from_utf8_lossy(right);
         self.first_wrong.get_or_insert_with(|| format!("wrong: {body} instead of {right}"));
     }
 
@@ -165,7 +166,8 @@ fn announce_due(load: &LoadSpec, start: Instant, due: &Sender<DueRequest>) -> Du
 /// Sends the load and waits for its answers.
 pub(crate) fn send_load(load: &LoadSpec) -> LoadOutcome {
     let (sender, mut receiver) = channel(1 << 16);
-    let (start, cpu) = (Instant::now(), cpu_time_of("thread-self"));
+    let start = Instant::now();
+    let cpu = cpu_time_of("thread-self");
     let mut outcome = std::thread::scope(|scope| {
         let announcer = scope.spawn(move || announce_due(load, start, &sender));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -181,17 +183,19 @@ pub(crate) fn send_load(load: &LoadSpec) -> LoadOutcome {
 
 /// Starts a server, unless there is one, and prints what a load on it gives.
 pub(crate) fn run(arguments: &[String]) {
-    let argument = |i: usize, default: &'static str| arguments.get(i).map_or(default, String::as_str);
-    let model = argument(2, "banking77-minilm");
+    let mut arguments = arguments.iter().map(String::as_str);
+    let rate = arguments.next().unwrap_or("100").parse().unwrap();
+    let duration = Duration::from_secs_f64(arguments.next().unwrap_or("10").parse().unwrap());
+    let model = arguments.next().unwrap_or("banking77-minilm");
     let mut server = None;
-    let address = match argument(3, "") {
+    let address = match arguments.next().unwrap_or_default() {
         "" => server.insert(ServerProcess::start(&[])).address.clone(),
         url => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
     };
     let outcome = send_load(&LoadSpec {
         address,
-        rate: argument(0, "100").parse().unwrap(),
-        duration: Duration::from_secs_f64(argument(1, "10").parse().unwrap()),
+        rate,
+        duration,
         requests: PreparedRequest::for_golden_texts(model, None).into(),
         max_connections: 512,
         connection_timeout: Duration::from_secs(10),

@@ -33,7 +33,8 @@ fn measure_capacity(address: &str) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
         for first in 0..CLIENT_COUNT {
-            let (texts, answered) = (&texts, &answered);
+            let texts = &texts;
+            let answered = &answered;
             scope.spawn(move || {
                 let mut client = KeepAliveClient::connect(address);
                 for (text, label) in texts.iter().cycle().skip(first) {
@@ -83,9 +84,9 @@ fn observe_server(server: &ServerProcess, stop: &AtomicBool) -> Observations {
 /// Per second of intended time: the p99 of answers of 200, and whether every request got one.
 fn p99_by_second(outcome: &LoadOutcome) -> Vec<(Duration, bool)> {
     let second = |second| {
-        let of_it = || outcome.answers.iter().filter(move |answer| answer.intended.as_secs() == second);
-        let ok: Latencies = of_it().filter(|answer| answer.status == 200).map(|answer| answer.latency).collect();
-        (ok.percentile(99), ok.count() > 0 && ok.count() == of_it().count())
+        let answers: Vec<_> = outcome.answers.iter().filter(|answer| answer.intended.as_secs() == second).collect();
+        let ok: Latencies = answers.iter().filter(|answer| answer.status == 200).map(|answer| answer.latency).collect();
+        (ok.percentile(99), ok.count() > 0 && ok.count() == answers.len())
     };
     (0..outcome.duration.as_secs()).map(second).collect()
 }
@@ -110,36 +111,39 @@ fn print_recovery(baseline: &LoadOutcome, after: &LoadOutcome) {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &[String]) {
-    let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse::<u64>().unwrap());
-    let duration = Duration::from_secs(argument(0, 60));
-    let timeout = Some(Duration::from_millis(argument(1, 2_000))).filter(|timeout| !timeout.is_zero());
-    let max_connections = usize::try_from(argument(2, 4_096)).unwrap();
+    let mut numbers = arguments.iter().map(|argument| argument.parse::<u64>().unwrap());
+    let duration = Duration::from_secs(numbers.next().unwrap_or(60));
+    let timeout = Duration::from_millis(numbers.next().unwrap_or(2_000));
+    let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
+    let max_connections = usize::try_from(numbers.next().unwrap_or(4_096)).unwrap();
     let slots = (2 * max_connections).to_string();
     let server = ServerProcess::start(&["--max-connections", slots.as_str()]);
     let capacity = measure_capacity(&server.address);
     println!("capacity, {CLIENT_COUNT} clients in a closed loop: {capacity:.0}/s");
 
-    let asks: Arc<[PreparedRequest]> = PreparedRequest::for_golden_texts(MODEL, timeout).into();
-    let load = |times: f64, duration| LoadSpec {
+    let requests: Arc<[PreparedRequest]> = PreparedRequest::for_golden_texts(MODEL, timeout).into();
+    let half_load = LoadSpec {
         address: server.address.clone(),
-        rate: times * capacity,
-        duration,
-        requests: Arc::clone(&asks),
+        rate: 0.5 * capacity,
+        duration: BASELINE_TIME,
+        requests,
         max_connections,
         connection_timeout: timeout.unwrap_or(Duration::from_secs(10)),
     };
-    let baseline = send_load(&load(0.5, BASELINE_TIME));
+    let overload = LoadSpec { rate: OVERLOAD_FACTOR * capacity, duration, ..half_load.clone() };
+    let recovery = LoadSpec { duration: RECOVERY_TIME, ..half_load.clone() };
+    let baseline = send_load(&half_load);
     baseline.print("before, half the capacity");
     let memory = server.resident_mib();
     let stop = AtomicBool::new(false);
     let (overload, beside, after) = std::thread::scope(|scope| {
         let beside = scope.spawn(|| observe_server(&server, &stop));
-        let overload = scope.spawn(|| send_load(&load(OVERLOAD_FACTOR, duration)));
+        let overloaded = scope.spawn(|| send_load(&overload));
         sleep(duration);
         stop.store(true, Ordering::Relaxed);
         // The answers of the overload may still be coming.
-        let after = send_load(&load(0.5, RECOVERY_TIME));
-        (overload.join().unwrap(), beside.join().unwrap(), after)
+        let after = send_load(&recovery);
+        (overloaded.join().unwrap(), beside.join().unwrap(), after)
     });
     overload.print("overload");
     after.print("afterwards, half the capacity");

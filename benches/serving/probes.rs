@@ -23,7 +23,9 @@ pub(crate) struct ProbeResult {
 
 /// Asks `path` ten times a second until `stop`. Latency counts from the time the probe was meant to begin.
 pub(crate) fn run_probes(address: &str, path: &str, stop: &AtomicBool) -> ProbeResult {
-    let (mut latencies, mut statuses, mut failed) = (Vec::new(), BTreeMap::new(), 0);
+    let mut latencies = Vec::new();
+    let mut statuses = BTreeMap::new();
+    let mut failed = 0;
     let mut intended = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         match send_probe(address, path) {

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_predictd");
 
+fn text_field(example: &serde_json::Value, field: &str) -> String {
+    example[field].as_str().unwrap().to_owned()
+}
+
 /// Texts of the models' golden examples: what the benchmarks ask.
 pub(crate) fn golden_texts(model: &str) -> Vec<(String, String)> {
     let path = format!("models/{model}/1/golden.json");
     let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let text = |example: &serde_json::Value, field: &str| example[field].as_str().unwrap().to_owned();
-    golden["examples"].as_array().unwrap().iter().map(|e| (text(e, "text"), text(e, "label"))).collect()
+    golden["examples"].as_array().unwrap().iter().map(|e| (text_field(e, "text"), text_field(e, "label"))).collect()
 }
 
 /// Processor time used so far, user and system, by `self`, `thread-self` or a process id.

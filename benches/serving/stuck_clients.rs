@@ -78,17 +78,16 @@ fn print_endings(endings: &BTreeMap<StuckKind, Vec<ConnectionEnd>>, watched: Dur
         for ending in closed {
             *answers.entry(ending.answer.as_deref().unwrap_or("none")).or_default() += 1;
         }
-        let seconds = |time: Duration| time.as_secs_f64();
         let when = if closed.is_empty() {
             String::new()
         } else {
-            let (min, median, max) = (times.min(), times.percentile(50), times.max());
-            format!(" after {:.1} / {:.1} / {:.1} s (min, median, max)", seconds(min), seconds(median), seconds(max))
+            let [min, median, max] = [0, 50, 100].map(|percent| times.percentile(percent).as_secs_f64());
+            format!(" after {min:.1} / {median:.1} / {max:.1} s (min, median, max)")
         };
         println!(
             "{kind:?}: {} of {clients} closed{when}, answers {answers:?}; not closed within {:.0} s: {}",
             closed.len(),
-            seconds(watched),
+            watched.as_secs_f64(),
             clients - closed.len()
         );
     }

@@ -42,6 +42,13 @@ fn measure_mib(shared: bool, sessions: usize) -> f64 {
     resident_mib()
 }
 
+/// What this program's measurement gives in a process of its own.
+fn child_process_mib(how: &str, sessions: usize) -> f64 {
+    let arguments = ["weights", how, &sessions.to_string()];
+    let output = Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
 /// Prints the table; with `own N` or `shared N` one figure of it.
 pub(crate) fn run(arguments: &[String]) {
     if let [how, sessions] = arguments
@@ -50,13 +57,12 @@ pub(crate) fn run(arguments: &[String]) {
         println!("{}", measure_mib(how == "shared", sessions));
         return;
     }
-    let child = |how: &str, sessions: usize| -> f64 {
-        let arguments = ["weights", how, &sessions.to_string()];
-        let output = Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
-    };
     println!("sessions   own weights   shared weights   (resident MiB of a process, {MODEL})");
     for sessions in [1, 2, 4, 8] {
-        println!("{sessions:8} {:13.0} {:16.0}", child("own", sessions), child("shared", sessions));
+        println!(
+            "{sessions:8} {:13.0} {:16.0}",
+            child_process_mib("own", sessions),
+            child_process_mib("shared", sessions)
+        );
     }
 }

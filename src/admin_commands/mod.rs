@@ -1,7 +1,7 @@
 //! `predictd models`: what an operator does to the models of a running server.
 //!
 //! - [`args`]: its options
-//! - [`server_args`]: which server; [`feedback`]: `predictd feedback`, what was told of earlier answers
+//! - [`server_args`]: which server; [`feedback`]: `predictd feedback`, the true labels of earlier answers
 //! - [`experiments`]: `predictd experiments`, what is compared on live traffic
 //! - [`client`]: the admin listener's client
 //! - [`local_files`]: the files of a version, from a directory to the server; `render`: answers for people

@@ -8,9 +8,9 @@ use crate::config::model_command_args::{OutputArgs, RuntimeArgs};
 use crate::config::parsers::path_parser;
 use crate::config::{ServeArgs, ServerSettings};
 
-/// Most connections of a server that is not told otherwise.
+/// Most connections of a server by default.
 const MAX_CLIENTS: i64 = 1_024;
-/// Seconds of one measurement: less tells nothing, and more is somebody's mistake.
+/// Seconds of one measurement: less measures nothing, and more is a mistake.
 const MEASUREMENT_SECONDS: std::ops::RangeInclusive<f64> = 0.05..=60.0;
 
 /// `predictd bench`.
@@ -61,7 +61,7 @@ fn parse_seconds(typed: &str) -> Result<f64, String> {
 }
 
 impl BenchCommand {
-    /// What the servers that are measured run with: what `serve` would run with here, but that everybody may ask, that
+    /// What the servers that are measured run with: what `serve` would run with here, but that no key is needed, that
     /// every text is run, and that nothing is read or left outside the model's directory.
     ///
     /// # Errors

@@ -188,11 +188,11 @@ impl BenchServer {
 
     fn sleep_until(&self, until: Instant) {
         while !self.stop.is_cancelled() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return;
             }
-            std::thread::sleep(left.min(10 * POLL_INTERVAL));
+            std::thread::sleep(remaining.min(10 * POLL_INTERVAL));
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use predictd_drift::counts::to_f64;
 use predictd_engine::backend::{Backend, Session};
 use predictd_engine::cost_model::CostModel;
 use predictd_engine::{loader::CHECK_RUN_TIMEOUT, model_source::ModelSource};
 use predictd_stats::split_mix64::SplitMix64;
+use predictd_stats::to_f64;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;
@@ -79,8 +79,8 @@ impl EngineBaseline {
                 .iter_mut()
                 .map(|session| scope.spawn(|| run_session(session.as_mut(), plan, &next, start + time, stop)))
                 .collect();
-            let gone = |_| Err("a thread panicked".to_owned());
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(gone)).collect()
+            let panic_error = |_| Err("a thread panicked".to_owned());
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panic_error)).collect()
         });
         let cpu = process_cpu_time().saturating_sub(cpu);
         let mut texts_per_second = 0.0;
@@ -170,10 +170,10 @@ fn partition_lengths(lengths: &[usize], cost: &CostModel, most: PlanLimits) -> V
         least.push(best.unwrap_or((f64::INFINITY, 1)));
     }
     let mut runs = Vec::new();
-    let mut left = lengths.len();
-    while let Some(&(_, rows)) = least.get(left).filter(|&&(_, rows)| rows > 0) {
+    let mut remaining = lengths.len();
+    while let Some(&(_, rows)) = least.get(remaining).filter(|&&(_, rows)| rows > 0) {
         runs.push(rows);
-        left -= rows;
+        remaining -= rows;
     }
     runs.reverse();
     runs
@@ -208,14 +208,25 @@ mod tests {
         (1..=texts).flat_map(longer).collect()
     }
 
+    fn plan_limits(rows: usize, tokens: usize) -> PlanLimits {
+        PlanLimits { rows, tokens }
+    }
+
     #[test]
     fn partition_similar_lengths_share_a_batch() {
-        let most = |rows, tokens| PlanLimits { rows, tokens };
-        assert_eq!(partition_lengths(&[8, 8, 8, 100], &COST, most(64, 256)), [3, 1]);
-        assert_eq!(partition_lengths(&[8; 6], &COST, most(4, 256)), [2, 4]);
-        assert_eq!(partition_lengths(&[8; 6], &COST, most(64, 16)), [2, 2, 2]);
-        assert_eq!(partition_lengths(&[8, 500], &COST, most(1, 16)), [1, 1]);
-        assert_eq!(partition_lengths(&[], &COST, most(64, 256)), Vec::<usize>::new());
+        assert_eq!(partition_lengths(&[8, 8, 8, 100], &COST, plan_limits(64, 256)), [3, 1]);
+        assert_eq!(partition_lengths(&[8; 6], &COST, plan_limits(4, 256)), [2, 4]);
+        assert_eq!(partition_lengths(&[8; 6], &COST, plan_limits(64, 16)), [2, 2, 2]);
+        assert_eq!(partition_lengths(&[8, 500], &COST, plan_limits(1, 16)), [1, 1]);
+        assert_eq!(partition_lengths(&[], &COST, plan_limits(64, 256)), Vec::<usize>::new());
+    }
+
+    fn fits_limits(batches: &[usize], lengths: &[usize], limits: PlanLimits) -> bool {
+        let mut end = 0;
+        batches.iter().all(|&rows| {
+            end += rows;
+            rows == 1 || (rows <= limits.rows && rows * lengths[end - 1] <= limits.tokens)
+        })
     }
 
     proptest! {
@@ -227,16 +238,10 @@ mod tests {
         ) {
             let mut lengths = lengths;
             lengths.sort_unstable();
-            let fits = |runs: &Vec<usize>| {
-                let mut end = 0;
-                runs.iter().all(|&run| {
-                    end += run;
-                    run == 1 || (run <= rows && run * lengths[end - 1] <= tokens)
-                })
-            };
-            let found = partition_lengths(&lengths, &COST, PlanLimits { rows, tokens });
-            prop_assert!(fits(&found), "{found:?}");
-            let least = all_partitions(lengths.len()).iter().filter(|way| fits(way)).map(|way| total_cost(&lengths, way)).fold(f64::MAX, f64::min);
+            let limits = PlanLimits { rows, tokens };
+            let found = partition_lengths(&lengths, &COST, limits);
+            prop_assert!(fits_limits(&found, &lengths, limits), "{found:?}");
+            let least = all_partitions(lengths.len()).iter().filter(|way| fits_limits(way, &lengths, limits)).map(|way| total_cost(&lengths, way)).fold(f64::MAX, f64::min);
             prop_assert!(total_cost(&lengths, &found) <= least + 1e-12);
         }
     }

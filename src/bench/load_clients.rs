@@ -1,7 +1,7 @@
 //! Clients that ask the server over HTTP as people's programs do: each on a connection that it keeps, each with its
 //! next text as soon as it has its answer.
 //!
-//! They have threads of their own, whose processor time is told apart from the server's.
+//! They have threads of their own, whose processor time is measured apart from the server's.
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 pub struct MeasurementPeriod {
     /// Before it, everything gets warm.
     pub begin: Instant,
-    /// After it, nobody asks.
+    /// After it, no client sends.
     pub end: Instant,
 }
 
@@ -66,14 +66,14 @@ impl LoadClients {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / CORES_PER_THREAD).clamp(1, MAX_CLIENT_THREADS).min(clients);
         // One list for all: a client with long texts asks fewer, and no text is left out.
-        let asking =
+        let client_thread =
             ClientThread { address, requests: Arc::clone(requests), next_index: Arc::default(), period: window };
         let start = |thread| {
-            let own = clients / threads + usize::from(thread < clients % threads);
-            let asking = asking.clone();
+            let thread_clients = clients / threads + usize::from(thread < clients % threads);
+            let client_thread = client_thread.clone();
             let stop = stop.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let ask = move || runtime.block_on(asking.run_clients(own, &stop));
+            let ask = move || runtime.block_on(client_thread.run_clients(thread_clients, &stop));
             std::thread::Builder::new().name("predictd-client".to_owned()).spawn(ask)
         };
         Ok(Self { threads: (0..threads).map(start).collect::<Result<_>>()? })

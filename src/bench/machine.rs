@@ -16,7 +16,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 pub struct Cores {
     /// Cores that this process can use: what affinity and quota leave of them.
     pub usable: usize,
-    /// Cores of the machine, if it tells.
+    /// Cores of the machine, if they are known.
     pub machine: Option<usize>,
     /// Processor seconds a second that its control group allows, if it limits them.
     pub quota: Option<f64>,
@@ -40,7 +40,8 @@ impl Cores {
 fn count_cpu_list(numbers: &str) -> Option<usize> {
     let length = |range: &str| -> Option<usize> {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
-        let (from, to): (usize, usize) = (from.parse().ok()?, to.parse().ok()?);
+        let from: usize = from.parse().ok()?;
+        let to: usize = to.parse().ok()?;
         Some(to.checked_sub(from)? + 1)
     };
     numbers.trim().split(',').map(length).sum()
@@ -75,7 +76,7 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
     quotas.into_iter().reduce(f64::min)
 }
 
-/// Processor time of everything on the machine so far, if it tells: time that a hypervisor took away counts as used.
+/// Processor time of everything on the machine so far, if it is known: time that a hypervisor took away counts as used.
 #[must_use]
 pub fn machine_cpu_time() -> Option<Duration> {
     parse_busy_time(&std::fs::read_to_string("/proc/stat").ok()?)
@@ -119,28 +120,29 @@ mod tests {
         assert!(Cores::detect().usable >= 1);
     }
 
+    fn file_reader(files: &'static [(&str, &str)]) -> impl Fn(&Path) -> Option<String> {
+        move |path: &Path| {
+            let path = path.to_str()?.strip_prefix(CGROUP_ROOT)?;
+            files.iter().find(|(name, _)| *name == path).map(|(_, content)| (*content).to_owned())
+        }
+    }
+
     #[test]
     fn cgroup_quota_nested_groups_least_wins() {
-        let files = |known: &'static [(&str, &str)]| {
-            move |path: &Path| {
-                let path = path.to_str()?.strip_prefix(CGROUP_ROOT)?;
-                known.iter().find(|(name, _)| *name == path).map(|(_, content)| (*content).to_owned())
-            }
-        };
         let second =
             [("/a/b/cpu.max", "400000 100000\n"), ("/a/cpu.max", "150000 100000\n"), ("/cpu.max", "max 100000")];
         let second: &'static [_] = Box::leak(Box::new(second));
-        assert_eq!(cgroup_cpu_quota("0::/a/b\n", files(second)), Some(1.5));
-        assert_eq!(cgroup_cpu_quota("0::/\n", files(second)), None);
-        assert_eq!(cgroup_cpu_quota("0::/elsewhere\n", files(second)), None);
+        assert_eq!(cgroup_cpu_quota("0::/a/b\n", file_reader(second)), Some(1.5));
+        assert_eq!(cgroup_cpu_quota("0::/\n", file_reader(second)), None);
+        assert_eq!(cgroup_cpu_quota("0::/elsewhere\n", file_reader(second)), None);
         let first: &'static [_] = &[
             ("/cpu,cpuacct/x/cpu.cfs_quota_us", "50000\n"),
             ("/cpu,cpuacct/x/cpu.cfs_period_us", "100000\n"),
             ("/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
             ("/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
         ];
-        assert_eq!(cgroup_cpu_quota("7:memory:/x\n4:cpu,cpuacct:/x\n", files(first)), Some(0.5));
-        assert_eq!(cgroup_cpu_quota("nonsense\n\n1:2", files(first)), None);
+        assert_eq!(cgroup_cpu_quota("7:memory:/x\n4:cpu,cpuacct:/x\n", file_reader(first)), Some(0.5));
+        assert_eq!(cgroup_cpu_quota("nonsense\n\n1:2", file_reader(first)), None);
     }
 
     #[test]
@@ -152,7 +154,8 @@ mod tests {
 
     #[test]
     fn cpu_time_after_work_has_grown() {
-        let (process, thread) = (process_cpu_time(), thread_cpu_time());
+        let process = process_cpu_time();
+        let thread = thread_cpu_time();
         let mut sum = 0_u64;
         while thread_cpu_time() == thread {
             sum = std::hint::black_box(sum.wrapping_add(1));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use predictd_drift::counts::to_f64;
+use predictd_stats::to_f64;
 use serde::{Deserialize, Serialize};
 
 /// What was counted in some stretch of time.
@@ -135,9 +135,8 @@ mod tests {
         assert_eq!((min_median_max([3.0, 1.0, 2.0]), min_median_max([])), ([1.0, 2.0, 3.0], [0.0; 3]));
     }
 
-    #[test]
-    fn measurement_of_merged_counts_covers_both() {
-        let half = |latencies: Vec<Duration>| MeasurementCounts {
+    fn one_second(latencies: Vec<Duration>) -> MeasurementCounts {
+        MeasurementCounts {
             time: Duration::from_secs(1),
             latencies,
             cpu_time: Duration::from_secs(1),
@@ -146,17 +145,24 @@ mod tests {
             tokens: 900,
             padding: 100,
             ..MeasurementCounts::default()
-        };
-        let mut counted = half(millis(51..=100));
-        counted.merge(half(millis(1..=50)));
+        }
+    }
+
+    fn assert_near(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+    }
+
+    #[test]
+    fn measurement_of_merged_counts_covers_both() {
+        let mut counted = one_second(millis(51..=100));
+        counted.merge(one_second(millis(1..=50)));
         let figures = counted.measurement();
         assert_eq!((figures.p50_ms, figures.p99_ms, figures.unanswered), (Some(50.0), Some(99.0), 0));
-        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
-        near(figures.texts_per_second, 50.0);
-        near(figures.cpu_seconds_per_1000, 20.0);
-        near(figures.padding, 0.1);
-        near(figures.texts_per_run, 2.0);
-        near(figures.clients_cores, 0.25);
+        assert_near(figures.texts_per_second, 50.0);
+        assert_near(figures.cpu_seconds_per_1000, 20.0);
+        assert_near(figures.padding, 0.1);
+        assert_near(figures.texts_per_run, 2.0);
+        assert_near(figures.clients_cores, 0.25);
         assert!(
             figures.is_within_target(Duration::from_millis(99)) && !figures.is_within_target(Duration::from_millis(98))
         );

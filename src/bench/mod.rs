@@ -3,7 +3,7 @@
 //! - [`args`]: its options
 //! - [`texts`]: what is asked
 //! - [`setup_selection`]: which options are tried, and which are best (pure); [`trial_runner`]: in which order
-//! - [`bench_server`]: a real server in this process; [`load_clients`]: who asks it
+//! - [`bench_server`]: a real server in this process; [`load_clients`]: its clients
 //! - [`engine_limit`]: the engine alone
 //! - [`measurement`]: from counts to figures (pure); [`machine`]: cores and processor time
 //! - [`report`]: what is printed

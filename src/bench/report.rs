@@ -117,7 +117,7 @@ pub struct BenchResults {
     pub share: f64,
     /// Processor time of the limit over that of the best, for the same texts.
     pub cpu_share: f64,
-    /// What other processes took meanwhile, in cores, if the machine tells.
+    /// What other processes took meanwhile, in cores, if it is known.
     pub others_cores: Option<f64>,
     /// True if the best answers within the target.
     pub within_target: bool,

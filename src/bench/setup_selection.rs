@@ -12,7 +12,7 @@ const TOKEN_CAPS: [usize; 5] = [256, 128, 512, 64, 1_024];
 const GPU_TOKEN_CAPS: [usize; 4] = [16_384, 4_096, 32_768, 1_024];
 /// Threads of one run that are tried: more never paid off where texts are short.
 const RUN_THREADS: [usize; 3] = [2, 4, 8];
-/// Less more texts a second than this is not told from chance within seconds: what was tried first stands.
+/// Less more texts a second than this is not distinguished from chance within seconds: what was tried first stands.
 const MIN_SPEEDUP_RATIO: f64 = 1.05;
 /// The same for p99, which hangs on few answers.
 const MAX_P99_RATIO: f64 = 0.9;
@@ -138,14 +138,15 @@ mod tests {
         );
     }
 
+    fn token_caps(configured: usize) -> Vec<usize> {
+        let setup = Setup { workers: 2, intra_op_threads: 1, max_batch_tokens: configured };
+        token_cap_setups(setup, false).iter().map(|setup| setup.max_batch_tokens).collect::<Vec<_>>()
+    }
+
     #[test]
     fn token_cap_setups_configured_cap_comes_first() {
-        let of = |set| {
-            let setup = Setup { workers: 2, intra_op_threads: 1, max_batch_tokens: set };
-            token_cap_setups(setup, false).iter().map(|setup| setup.max_batch_tokens).collect::<Vec<_>>()
-        };
-        assert_eq!(of(256), [256, 128, 512, 64, 1_024]);
-        assert_eq!(of(300), [300, 256, 128, 512, 64, 1_024]);
+        assert_eq!(token_caps(256), [256, 128, 512, 64, 1_024]);
+        assert_eq!(token_caps(300), [300, 256, 128, 512, 64, 1_024]);
     }
 
     #[test]

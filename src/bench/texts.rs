@@ -20,7 +20,7 @@ const MAX_FILE_BYTES: u64 = 32 << 20;
 const TOKEN_QUANTILES: (f64, f64) = (22.0, 64.0);
 /// What 90 % of a normal distribution lie below, in standard deviations.
 const P90_DEVIATIONS: f64 = 1.2816;
-/// How often the words of a text are counted anew to come nearer to its tokens.
+/// How often the number of words of a text is corrected by its number of tokens.
 const LENGTH_ITERATIONS: usize = 3;
 /// For a model that has no examples.
 pub(crate) const SAMPLE_SENTENCES: [&str; 6] = [
@@ -80,7 +80,7 @@ impl BenchTexts {
             }
             None => (SAMPLE_SENTENCES.to_vec(), "plain sentences"),
         };
-        // Words put together anew may be refused, where the sentences they are from are not.
+        // Recombined words may be refused where their sentences are not.
         let texts: Vec<_> = generate_texts(&examples, pipeline, GENERATED_TEXTS)
             .into_iter()
             .filter_map(|text| encode_text(text, pipeline, most_chars).ok())
@@ -153,18 +153,21 @@ pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usi
     let generated = (0..number).map(|_| {
         let tokens = log_normal_length(random.next_normal()).clamp(1, longest);
         let first = random.next_index(words.len());
-        let text = |words_of_it: usize| {
-            words.iter().cycle().skip(first).take(words_of_it).copied().collect::<Vec<_>>().join(" ")
-        };
         let mut count = tokens;
         for _ in 0..LENGTH_ITERATIONS {
             // A text that is refused for its length is halved.
-            let found = pipeline.encode(text(count)).map_or(2 * tokens, |encoded| encoded.token_count);
+            let found =
+                pipeline.encode(join_words(&words, first, count)).map_or(2 * tokens, |encoded| encoded.token_count);
             count = (count * tokens / found.max(1)).max(1);
         }
-        text(count)
+        join_words(&words, first, count)
     });
     generated.collect()
+}
+
+/// So many words from the word with this index on, around the end.
+fn join_words(words: &[&str], first: usize, count: usize) -> String {
+    words.iter().cycle().skip(first).take(count).copied().collect::<Vec<_>>().join(" ")
 }
 
 /// A number of tokens for a place on the normal distribution.
@@ -178,32 +181,34 @@ fn log_normal_length(deviations: f64) -> usize {
 mod tests {
     use super::*;
 
+    fn assert_percentile(tokens: &[usize], percent: usize, expected: usize) {
+        let found = percentile(tokens, percent).unwrap();
+        assert!(found.abs_diff(expected) <= expected / 20 + 1, "p{percent} is {found}, not {expected}");
+    }
+
     #[test]
     fn log_normal_length_drawn_has_given_quantiles() {
         let mut random = SplitMix64(0);
         let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(random.next_normal())).collect();
         tokens.sort_unstable();
-        let near = |percent, expected: usize| {
-            let found = percentile(&tokens, percent).unwrap();
-            assert!(found.abs_diff(expected) <= expected / 20 + 1, "p{percent} is {found}, not {expected}");
-        };
-        near(50, 22);
-        near(90, 64);
+        assert_percentile(&tokens, 50, 22);
+        assert_percentile(&tokens, 90, 64);
+    }
+
+    fn read_content(path: &Path, content: &[u8]) -> Result<Vec<(usize, String)>, String> {
+        std::fs::write(path, content).unwrap();
+        read_lines(path, MAX_TEXTS)
     }
 
     #[test]
     fn read_lines_blank_or_bad_are_skipped_or_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("texts");
-        let reads = |content: &[u8]| {
-            std::fs::write(&path, content).unwrap();
-            read_lines(&path, MAX_TEXTS)
-        };
-        let texts = reads("one \n\n \ttwo\r\nümlaut".as_bytes()).unwrap();
+        let texts = read_content(&path, "one \n\n \ttwo\r\nümlaut".as_bytes()).unwrap();
         assert_eq!(texts, [(1, "one ".to_owned()), (3, " \ttwo".to_owned()), (4, "ümlaut".to_owned())]);
-        assert!(reads(b" \n\n").unwrap_err().contains("no text"));
-        assert!(reads(b"a\xff").unwrap_err().contains("UTF-8"));
-        assert!(reads("a\n".repeat(MAX_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
+        assert!(read_content(&path, b" \n\n").unwrap_err().contains("no text"));
+        assert!(read_content(&path, b"a\xff").unwrap_err().contains("UTF-8"));
+        assert!(read_content(&path, "a\n".repeat(MAX_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
         assert!(read_lines(directory.path(), MAX_TEXTS).is_err());
     }
 }

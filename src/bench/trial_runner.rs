@@ -96,18 +96,18 @@ impl Benchmark {
         texts: &[EncodedInput],
     ) -> Result<BenchResults, ServerError> {
         let (max_batch_tokens, plan) = self.fastest_plan(&mut bare, texts, chosen)?;
-        let turn = self.measurement_time / 2;
+        let half_time = self.measurement_time / 2;
         // Loaded by now, so that nothing but the measurements lies between them.
         self.server_slot.server(chosen)?;
-        let mut paces = vec![self.measure_engine(&mut bare, &plan, turn)?];
+        let mut paces = vec![self.measure_engine(&mut bare, &plan, half_time)?];
         let mut served = MeasurementCounts::default();
         let mut shares = Vec::new();
         let mut cpu_shares = Vec::new();
         for _ in 0..COMPARISON_ROUNDS {
-            let counted = self.server_slot.server(chosen)?.measure(&self.workload, turn)?;
+            let counted = self.server_slot.server(chosen)?.measure(&self.workload, half_time)?;
             let before = paces.last().copied().unwrap_or_default();
             let figures = counted.measurement();
-            let after = self.measure_engine(&mut bare, &plan, turn)?;
+            let after = self.measure_engine(&mut bare, &plan, half_time)?;
             let bare_pace = f64::midpoint(before.texts_per_second, after.texts_per_second);
             let bare_cpu = f64::midpoint(before.cpu_seconds_per_1000, after.cpu_seconds_per_1000);
             shares.push(ratio(figures.texts_per_second, bare_pace));
@@ -190,12 +190,12 @@ impl Benchmark {
 
     /// Half as many clients, and half of those, until the target is met.
     fn find_client_count(&mut self, chosen: Setup) -> Result<Option<ReducedLoad>, ServerError> {
-        let mut asked = self.workload.clone();
-        while asked.clients > 1 {
-            asked.clients /= 2;
-            let figures = self.server_slot.server(chosen)?.measure(&asked, self.measurement_time / 2)?.measurement();
+        let mut workload = self.workload.clone();
+        while workload.clients > 1 {
+            workload.clients /= 2;
+            let figures = self.server_slot.server(chosen)?.measure(&workload, self.measurement_time / 2)?.measurement();
             if figures.is_within_target(self.latency_target) {
-                return Ok(Some(ReducedLoad { clients: asked.clients, measurement: figures }));
+                return Ok(Some(ReducedLoad { clients: workload.clients, measurement: figures }));
             }
         }
         Ok(None)

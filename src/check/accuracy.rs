@@ -1,6 +1,6 @@
 //! How a model's answers compare with those that a file expects.
 
-use predictd_drift::counts::to_f64;
+use predictd_stats::to_f64;
 use predictd_text::heads::HeadOutcome;
 use serde::{Deserialize, Serialize};
 

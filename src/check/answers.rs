@@ -200,7 +200,7 @@ fn apply_policy(text: String, pipeline: &Pipeline, limits: &RequestLimits) -> Re
 }
 
 /// By how much the scores of two answers differ at most: the probabilities of the labels that both models have, or the
-/// numbers that are the answers. `there` tells the place of each of the first's labels among the second's.
+/// numbers that are the answers. `there` gives the index of each of the first's labels among the second's.
 #[must_use]
 pub fn score_distance(one: &HeadOutput, other: &HeadOutput, there: &[Option<usize>]) -> Option<f32> {
     let pairs: Vec<(f32, f32)> = match (&one.outcome, &other.outcome) {

@@ -199,7 +199,7 @@ fn parse_expected(row: &TextRow, pipeline: &Pipeline) -> Result<Option<GoldenExa
             labels.dedup();
             ExpectedLabels::Multiple(labels)
         }
-        // What was told of an answer that no label is right for: it is wrong, whatever it is.
+        // The feedback says that no label is right: every answer is wrong.
         [] if !head.is_numeric() => ExpectedLabels::Multiple(labels),
         [one] => {
             check_labels(&labels, pipeline, &line)?;
@@ -213,10 +213,10 @@ fn parse_expected(row: &TextRow, pipeline: &Pipeline) -> Result<Option<GoldenExa
 fn check_labels<'a>(
     labels: impl IntoIterator<Item = &'a String>,
     pipeline: &Pipeline,
-    place: &str,
+    location: &str,
 ) -> Result<(), String> {
     match labels.into_iter().find(|label| !pipeline.labels().contains(label)) {
-        Some(label) => Err(format!("{place}: the model has no label {label:?}")),
+        Some(label) => Err(format!("{location}: the model has no label {label:?}")),
         None => Ok(()),
     }
 }

@@ -23,7 +23,7 @@ pub struct LoadedModel {
     pub directory: PathBuf,
     /// As a server has it: what was measured at its load is its own.
     pub model: LoadedVersion,
-    /// Runs exactly what it is told to.
+    /// Runs exactly the given batches.
     pub session: Box<dyn Session>,
     /// What its graph says about itself.
     pub graph: GraphInfo,
@@ -51,9 +51,9 @@ impl LoadedModel {
     ///
     /// # Errors
     /// [`ManifestError`] naming the file and what is wrong with it.
-    pub fn open(directory: &Path, host: &LoadContext, settings: &ServerSettings) -> Result<Self, ManifestError> {
+    pub fn open(directory: &Path, context: &LoadContext, settings: &ServerSettings) -> Result<Self, ManifestError> {
         let before = memory::resident_bytes();
-        let model = loader::load(&model_source(directory), host)?;
+        let model = loader::load(&model_source(directory), context)?;
         let model_bytes = memory::resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
         let budget = compute_budget(settings, [&model]);
         let memory = MemoryUse {
@@ -68,7 +68,7 @@ impl LoadedModel {
                 // It may have been found at its load that no GPU does.
                 manifest.options.device = Some(ModelDevice::Cpu);
             }
-            let mut graph = host.backend.open(&mut manifest)?;
+            let mut graph = context.backend.open(&mut manifest)?;
             Ok((graph.create_session()?, graph.info(), manifest))
         };
         let (session, graph, manifest) = catch_unwind(AssertUnwindSafe(again))
@@ -87,8 +87,8 @@ impl LoadedModel {
     /// # Errors
     /// If a file is gone.
     pub fn graph_bytes(&self) -> Result<u64, String> {
-        let beside = self.graph.external_files.iter().map(|name| self.manifest.graph_directory.join(name));
-        let files = std::iter::once(self.directory.join(&self.manifest.graph_name)).chain(beside);
+        let external_files = self.graph.external_files.iter().map(|name| self.manifest.graph_directory.join(name));
+        let files = std::iter::once(self.directory.join(&self.manifest.graph_name)).chain(external_files);
         let sizes = files.map(|path| match std::fs::metadata(&path) {
             Ok(file) => Ok(file.len()),
             Err(error) => Err(format!("{}: {error}", path.display())),
@@ -97,7 +97,7 @@ impl LoadedModel {
     }
 }
 
-/// `.../NAME/VERSION`, which names the model in log lines and metrics that nobody reads here.
+/// `.../NAME/VERSION`, which names the model in log lines and metrics that this command does not show.
 fn model_source(directory: &Path) -> ModelSource {
     let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     let [name, version] = [absolute.parent(), Some(absolute.as_path())]

@@ -68,10 +68,10 @@ impl CheckCommand {
 
     fn build_report(&self, settings: &ServerSettings, runtime: &Arc<dyn Backend>) -> Result<CheckReport, ServerError> {
         let metrics = Metrics::new().map_err(ServerError::runtime)?;
-        let host = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
+        let context = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
         let directory = self.directory.display().to_string();
         let mut failures = Vec::new();
-        let mut opened = match LoadedModel::open(&self.directory, &host, settings) {
+        let mut opened = match LoadedModel::open(&self.directory, &context, settings) {
             Ok(opened) => opened,
             Err(error) => {
                 failures.push(error.to_string());
@@ -80,7 +80,7 @@ impl CheckCommand {
         };
         let questions = EvalSet::load(self, opened.pipeline()).map_err(ServerError::Configuration)?;
         let mut other = self.compare_path().and_then(|path| {
-            let loaded = LoadedModel::open(path, &host, settings);
+            let loaded = LoadedModel::open(path, &context, settings);
             loaded.map_err(|error| failures.push(format!("{}: {error}", path.display()))).ok()
         });
         let mut models = vec![&mut opened];

@@ -1,4 +1,4 @@
-//! What a model is, for whoever made it.
+//! What a model is, for its author.
 
 use predictd_engine::backend::TensorInfo;
 use predictd_text::activation::Activation;
@@ -169,9 +169,9 @@ fn head_name(head: &Head) -> &'static str {
 /// The files of the directory, and those beside a graph in a directory of its own, by name.
 fn list_files(opened: &LoadedModel) -> Result<Vec<FileInfo>, String> {
     let top = &opened.directory;
-    let beside = &opened.manifest.graph_directory;
+    let graph_directory = &opened.manifest.graph_directory;
     let mut directories = vec![top];
-    directories.extend((top != beside).then_some(beside));
+    directories.extend((top != graph_directory).then_some(graph_directory));
     let mut files = Vec::new();
     for directory in directories {
         let error = |error: std::io::Error| format!("{}: {error}", directory.display());

@@ -14,9 +14,9 @@ use super::version_comparison::VersionComparison;
 use crate::bench::report::CostCoefficients;
 use crate::terminal::{escape, write_line};
 
-/// Labels that people are told; programs are told all.
+/// Most labels in the text report; the JSON report has all.
 const MAX_SHOWN_LABELS: usize = 5;
-/// Texts of a kind that people are told of; programs are told of more.
+/// Most texts of a kind in the text report; the JSON report has more.
 const MAX_SHOWN_TEXTS: usize = 10;
 
 /// All of it, as `--json` has it.

@@ -30,7 +30,7 @@ pub struct TextRow {
 pub struct TextRows {
     /// Those that have a text.
     pub rows: Vec<TextRow>,
-    /// How many have none, as what is told of an answer without its text.
+    /// How many have none, as feedback without its text.
     pub without_text: usize,
 }
 
@@ -163,17 +163,20 @@ mod tests {
         TextRow { line, text: text.to_owned(), pair: None, label }
     }
 
+    fn field_label(label: &str) -> RowLabel {
+        RowLabel::Field(label.to_owned())
+    }
+
     #[test]
     fn text_file_extension_selects_format() {
-        let field = |label: &str| Some(RowLabel::Field(label.to_owned()));
         let table = read_rows_of("t.csv", "id,Category,TEXT\n1,a,\"x, y\"\n2,b,z\n").unwrap();
-        assert_eq!(table, [row(2, "x, y", field("a")), row(3, "z", field("b"))]);
+        assert_eq!(table, [row(2, "x, y", Some(field_label("a"))), row(3, "z", Some(field_label("b")))]);
         assert_eq!(read_rows_of("t.csv", "text\nx\n").unwrap(), [row(2, "x", None)]);
         let list = Some(RowLabel::List(vec!["a".to_owned(), "b".to_owned()]));
         let lines = "{\"text\":\"x\",\"actual\":[\"a\",\"b\"],\"who\":1}\n\n{\"text\":\"y\",\"label\":null}\n{\"text\":\"z\",\"label\":1.5}\n";
         assert_eq!(
             read_rows_of("t.jsonl", lines).unwrap(),
-            [row(1, "x", list), row(3, "y", None), row(4, "z", field("1.5"))]
+            [row(1, "x", list), row(3, "y", None), row(4, "z", Some(field_label("1.5")))]
         );
         assert_eq!(read_rows_of("texts", "text,label\nx\n").unwrap(), [row(1, "text,label", None), row(2, "x", None)]);
     }

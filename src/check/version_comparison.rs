@@ -1,6 +1,6 @@
 //! How another version answers the same texts.
 
-use predictd_drift::counts::to_f64;
+use predictd_stats::to_f64;
 use serde::{Deserialize, Serialize};
 
 use super::accuracy::{AccuracyReport, mean, share};
@@ -58,7 +58,8 @@ impl VersionComparison {
         this: (&LoadedModel, &[TimedAnswer]),
         other: (&LoadedModel, &[TimedAnswer]),
     ) -> Result<Self, String> {
-        let ((this, answers), (other, others)) = (this, other);
+        let (this, answers) = this;
+        let (other, others) = other;
         let tasks = [this, other].map(|opened| opened.pipeline().head().task());
         if tasks[0] != tasks[1] {
             return Err(format!("its task is {}, that of {} {}", tasks[1], this.directory.display(), tasks[0]));

@@ -124,13 +124,19 @@ mod tests {
         }
     }
 
+    fn device_args(limit: u64, cuda_libraries: Option<PathBuf>) -> DeviceArgs {
+        DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() }
+    }
+
     #[test]
     fn device_settings_bad_limit_or_directory_refused() {
-        let args =
-            |limit, cuda_libraries| DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() };
-        assert_eq!(resolve_devices(&args(0, Some(PathBuf::new()))), Ok(DeviceSettings::default()));
-        assert_eq!(resolve_devices(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
-        assert!(resolve_devices(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
-        assert!(resolve_devices(&args(0, Some("/nowhere".into()))).unwrap_err().contains("--cuda-libraries /nowhere"));
+        assert_eq!(resolve_devices(&device_args(0, Some(PathBuf::new()))), Ok(DeviceSettings::default()));
+        assert_eq!(resolve_devices(&device_args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
+        assert!(resolve_devices(&device_args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
+        assert!(
+            resolve_devices(&device_args(0, Some("/nowhere".into())))
+                .unwrap_err()
+                .contains("--cuda-libraries /nowhere")
+        );
     }
 }

@@ -79,7 +79,7 @@ pub struct ServerSettings {
     pub feedback_retention: Option<Duration>,
     /// File of the receipt keys.
     pub receipt_key_file: PathBuf,
-    /// Who is told where the time of a request went.
+    /// Which responses have a Server-Timing header.
     pub server_timing: ServerTimingMode,
     /// What is logged, and where.
     pub log: LogSettings,

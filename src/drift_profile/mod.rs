@@ -57,9 +57,9 @@ impl ProfileCommand {
         runtime: &Arc<dyn Backend>,
     ) -> Result<ProfileReport, ServerError> {
         let metrics = Metrics::new().map_err(ServerError::runtime)?;
-        let host = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
+        let context = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
         let directory = self.directory.display();
-        let mut opened = LoadedModel::open(&self.directory, &host, settings).map_err(|error| {
+        let mut opened = LoadedModel::open(&self.directory, &context, settings).map_err(|error| {
             let hint = if error.file == PROFILE_FILE { "; move it away to make a new one" } else { "" };
             ServerError::Runtime(format!("{directory}: {error}{hint}"))
         })?;
@@ -164,13 +164,14 @@ mod tests {
 
     #[test]
     fn profile_too_large_to_load_is_not_written() {
-        let place = tempfile::tempdir().unwrap();
-        let made = ProfileOrigin { model: String::new(), version: String::new(), made_at: String::new(), graph: None };
+        let directory = tempfile::tempdir().unwrap();
+        let origin =
+            ProfileOrigin { model: String::new(), version: String::new(), made_at: String::new(), graph: None };
         let labels: Vec<String> = (0..10_000).map(|n| format!("{n:02000}")).collect();
         let mut counts = DistributionCounts::new(labels.len(), false);
         (0..MIN_PROFILE_TEXTS).for_each(|_| counts.record(Some(0), 0.9, 3, 0));
-        let profile = Profile::new(made, &counts, &labels, None).unwrap();
-        let path = place.path().join("profile.json");
+        let profile = Profile::new(origin, &counts, &labels, None).unwrap();
+        let path = directory.path().join("profile.json");
         let reason = write_profile(&profile, &path).unwrap_err();
         assert!(reason.contains("of which a load reads 16777216") && !path.exists(), "{reason}");
     }

@@ -3,10 +3,11 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
-use predictd_drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES, to_f64};
+use predictd_drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES};
 use predictd_drift::profile::{LabelCount, ProfileAccuracy};
 use predictd_drift::window::DEFAULT_WINDOW_TEXTS;
 use predictd_drift::{DriftSignal, Profile, Reference};
+use predictd_stats::to_f64;
 use serde::{Deserialize, Serialize};
 
 use crate::terminal::write_line;

@@ -63,15 +63,14 @@ mod tests {
         let stop = CancellationToken::new();
         let watch = tokio::spawn(stop_on_gpu_failure(gpus.clone(), Duration::from_millis(100), stop.clone()));
         let GroupPermits::Gpu(permits) = &gpus.permits else { unreachable!() };
-        let turn = |model: u64| permits[0].acquire_next(Duration::ZERO).acquire(model, Duration::ZERO).unwrap();
         // Each may be too old at a look, and none is at two.
         for model in 0..3 {
-            let turn = turn(model);
+            let permit = permits[0].acquire_next(Duration::ZERO).acquire(model, Duration::ZERO).unwrap();
             tokio::time::sleep(Duration::from_millis(900)).await;
-            drop(turn);
+            drop(permit);
         }
         assert!(!stop.is_cancelled() && gpus.gpu_failure.reason().is_none());
-        let _hangs = turn(3);
+        let _hangs = permits[0].acquire_next(Duration::ZERO).acquire(3, Duration::ZERO).unwrap();
         watch.await.unwrap();
         assert!(stop.is_cancelled());
         assert_eq!(gpus.gpu_failure.reason(), Some("a GPU is lost: a run on it does not end"));

@@ -30,7 +30,7 @@ const LOADED_SIZE_FACTOR: u64 = 2;
 /// Opens the database and the store, and records the operator's own models.
 pub(super) fn open_registry(
     settings: &ServerSettings,
-    host: LoadContext,
+    load_context: LoadContext,
     sources: Vec<ModelSource>,
 ) -> Result<RegistryRuntime, ServerError> {
     let data = &settings.data_dir;
@@ -47,7 +47,7 @@ pub(super) fn open_registry(
     }
     let mlflow = settings.mlflow.server.as_ref().map(MlflowClient::new).transpose();
     let mlflow = mlflow.map_err(|error| ServerError::Configuration(format!("--mlflow: {error}")))?;
-    let opening = RegistrySetup { settings: settings.clone(), sources, load_context: host, store, mlflow };
+    let opening = RegistrySetup { settings: settings.clone(), sources, load_context, store, mlflow };
     RegistryRuntime::start(lock, opening.open_service()).map_err(ServerError::Configuration)
 }
 
@@ -140,7 +140,7 @@ impl RegistrySetup {
         }
         let has_versions = self.store.has_versions().unwrap_or(false);
         match file {
-            Ok(_) if has_versions || self.state_file().read().is_some_and(|known| known.epoch > 0) => {
+            Ok(_) if has_versions || self.state_file().read().is_some_and(|state| state.epoch > 0) => {
                 Some("the file is empty")
             }
             Err(_) if has_versions => Some("the file is not there, and the store beside it holds versions"),
@@ -151,29 +151,29 @@ impl RegistrySetup {
 
     /// Serves what was known last, until the database answers.
     fn service_from_state_file(self, database: Database, reason: &str) -> Result<RegistryServices, String> {
-        let known = self.state_file().read().ok_or_else(|| self.database_error(reason))?;
+        let state = self.state_file().read().ok_or_else(|| self.database_error(reason))?;
         tracing::error!(reason, "database unavailable; serving the last known state");
-        let registry = self.build_registry(&known.records)?;
+        let registry = self.build_registry(&state.records)?;
         let sources = self.sources.clone();
-        Ok(RegistryServices::new(self.service_deps(registry, database), known, sources))
+        Ok(RegistryServices::new(self.service_deps(registry, database), state, sources))
     }
 
     /// Serves what was known last and what is in the models directory. The file is left as it is: what is in it may be all
     /// that there is.
     fn service_without_database(self, reason: &str) -> Result<RegistryServices, String> {
-        let known = self.state_file().read();
+        let state = self.state_file().read();
         tracing::error!(
             file = %self.database_path().display(),
             reason,
-            known = known.is_some(),
-            cure = %StorageFault::DatabaseDamaged,
+            state_file_found = state.is_some(),
+            remedy = %StorageFault::DatabaseDamaged,
             "database unusable; serving the last known state, refusing feedback and changes"
         );
-        let known = known.unwrap_or_default();
-        let records = models_directory::sync_in_memory(&known.records, &self.sources, self.missing_versions());
+        let state = state.unwrap_or_default();
+        let records = models_directory::sync_in_memory(&state.records, &self.sources, self.missing_versions());
         let registry = self.build_registry(&records)?;
         let database = self.connect_database()?.with_damage();
-        Ok(RegistryServices::new(self.service_deps(registry, database), RegistryState { records, ..known }, Vec::new()))
+        Ok(RegistryServices::new(self.service_deps(registry, database), RegistryState { records, ..state }, Vec::new()))
     }
 
     fn build_registry(&self, records: &ModelRecords) -> Result<Arc<Registry>, String> {

@@ -52,8 +52,8 @@ impl StartupLoad {
             self.load(&app, stop).await;
             // Models registered after the start end no server.
             let loaded = app.models.registry.snapshot();
-            if let Some(sentence) = loaded.fatal_load_failure(&initial) {
-                return Err(sentence.to_owned());
+            if let Some(sentence) = loaded.device_refusal(&initial) {
+                return Err(format!("--device {}: {sentence}", settings.onnx_runtime.devices.device));
             }
             memory_budget::check_budget(&settings, loaded.ready_models())
         });

@@ -1,4 +1,4 @@
-//! What is told when a server changes, in the forms that receivers want (pure).
+//! The alert of a change of a server, in the forms of its receivers (pure).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::drift::{Finding, FindingChange};
 use super::probe::ProbeResult;
 
-/// How long an alert lasts at Alertmanager if nobody says that it is over.
+/// How long an alert lasts at Alertmanager if no message ends it.
 const ALERT_LIFETIME: Duration = Duration::from_hours(24 * 30);
 
 /// A server has changed.
@@ -161,7 +161,7 @@ impl Alert {
         if self.status.is_resolved() {
             return json!([{ "labels": labels, "annotations": annotations, "endsAt": self.timestamp }]);
         }
-        // Without an end it would be over by itself five minutes after it was told, which is done once.
+        // Without an end it would be over five minutes after its delivery, which happens once.
         let end = humantime::format_rfc3339_seconds(clock::now() + ALERT_LIFETIME).to_string();
         json!([{ "labels": labels, "annotations": annotations, "startsAt": self.timestamp, "endsAt": end }])
     }

@@ -150,7 +150,7 @@ pub fn redact_url(url: &Url) -> String {
     if shown == *url {
         return shown.into();
     }
-    // What is left out tells this URL from others all the same.
+    // The shown part still identifies the URL.
     let digest = hex::encode(Sha256::digest(url.as_str()));
     format!("{shown}#{}", digest.get(..8).unwrap_or_default())
 }

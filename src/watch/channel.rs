@@ -1,4 +1,4 @@
-//! Who is told, and how an alert gets there.
+//! The receivers of alerts, and how an alert gets there.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::config::parsers::is_set;
 /// Time for one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Somebody who is told of alerts.
+/// A receiver of alerts.
 #[derive(Debug)]
 pub enum Channel {
     /// Any program that takes JSON.

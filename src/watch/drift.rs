@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 /// Most bytes of an answer that are read: a thousand windows.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 
-/// The signal of what is told of an accuracy.
+/// The signal of alerts about an accuracy.
 const ACCURACY_SIGNAL: &str = "accuracy";
 
-/// What goes on, by [`Finding::key`].
+/// Findings that last, by [`Finding::key`].
 pub type ActiveFindings = BTreeMap<String, ActiveFinding>;
 
-/// What goes on, as it was told.
+/// A finding that lasts, as it was reported.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ActiveFinding {
-    /// What was told.
+    /// As it was reported.
     #[serde(flatten)]
     pub finding: Finding,
     /// The version was not there at the last look.
@@ -135,31 +135,31 @@ fn ready_versions(report: &DriftReportView) -> impl Iterator<Item = &VersionDrif
     report.versions.iter().filter(|version| version.state == "ready")
 }
 
-/// What is new of live texts, by what was known of this server, which it changes. In the order of the server.
+/// Changes of the drift findings of one server against `active`, which it updates. In the order of the server.
 ///
 /// A version that is being loaded says nothing yet, and neither does a signal that has judged no window.
-pub fn drift_changes(report: &DriftReportView, known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
+pub fn drift_changes(report: &DriftReportView, active: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
     let mut found = Vec::new();
     for version in ready_versions(report) {
         let signals = version.drift.iter().flat_map(|drift| &drift.signals);
         let counted: Vec<&SignalView> = signals.filter(|signal| signal.needed.is_some()).collect();
-        // A server that was started anew has judged nothing yet: it does not say that all is well.
+        // A restarted server has judged nothing yet: it does not say that all is well.
         for signal in counted.iter().filter(|signal| signal.window.is_some()) {
             let value = signal.distance.map(|distance| distance.value);
             let threshold = signal.distance.map(|distance| distance.threshold);
             found.push((new_finding(version, &signal.signal, value, threshold), signal.level == "drifting"));
         }
         // What is not counted any more does not drift.
-        let signals = known.values().map(|one| &one.finding).filter(|finding| is_version_of(version, finding));
+        let signals = active.values().map(|one| &one.finding).filter(|finding| is_version_of(version, finding));
         let ended = signals.filter(|finding| counted.iter().all(|signal| signal.signal != finding.signal));
         found.extend(ended.map(|finding| (new_finding(version, &finding.signal, None, None), false)));
     }
-    apply_findings(found, |finding| has_version(report, finding), known)
+    apply_findings(found, |finding| has_version(report, finding), active)
 }
 
-/// What is new of accuracies, by what was known of them, which it changes. Replicas tell what is in one database: what one
-/// of them says goes for all, and is over when none says it any more.
-pub fn accuracy_changes(responses: &[&DriftReportView], known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
+/// Changes of the accuracy findings against `active`, which it updates. Replicas read one database: a finding of one of them
+/// counts for all, and is over when no replica has it any more.
+pub fn accuracy_changes(responses: &[&DriftReportView], active: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
     let mut found: Vec<(Finding, bool)> = Vec::new();
     for (finding, is_on) in responses.iter().copied().flat_map(ready_versions).filter_map(accuracy_finding) {
         match found.iter_mut().find(|(one, _)| one.key() == finding.key()) {
@@ -168,17 +168,17 @@ pub fn accuracy_changes(responses: &[&DriftReportView], known: &mut ActiveFindin
             None => found.push((finding, is_on)),
         }
     }
-    apply_findings(found, |finding| responses.iter().any(|response| has_version(response, finding)), known)
+    apply_findings(found, |finding| responses.iter().any(|response| has_version(response, finding)), active)
 }
 
 /// Takes what is said into account. A version counts as gone once it is absent twice in a row.
 fn apply_findings(
     found: Vec<(Finding, bool)>,
     is_there: impl Fn(&Finding) -> bool,
-    known: &mut ActiveFindings,
+    active: &mut ActiveFindings,
 ) -> Vec<(Finding, FindingChange)> {
     let mut changes = Vec::new();
-    known.retain(|_, ActiveFinding { finding, absent }| {
+    active.retain(|_, ActiveFinding { finding, absent }| {
         let is_absent = !is_there(finding);
         let is_gone = std::mem::replace(absent, is_absent) && is_absent;
         if is_gone {
@@ -188,9 +188,9 @@ fn apply_findings(
     });
     for (finding, is_on) in found {
         let before = if is_on {
-            known.insert(finding.key(), ActiveFinding { finding: finding.clone(), absent: false })
+            active.insert(finding.key(), ActiveFinding { finding: finding.clone(), absent: false })
         } else {
-            known.remove(&finding.key())
+            active.remove(&finding.key())
         };
         if is_on != before.is_some() {
             changes.push((finding, if is_on { FindingChange::Started } else { FindingChange::Ended }));
@@ -218,29 +218,33 @@ mod tests {
         serde_json::from_value(json!({ "versions": versions })).unwrap()
     }
 
-    /// `+` before what begins, `-` before what is over, `x` before what is gone.
-    fn fmt_changes(news: &[(Finding, FindingChange)]) -> String {
-        let sign = |change| match change {
+    fn change_sign(change: FindingChange) -> char {
+        match change {
             FindingChange::Started => '+',
             FindingChange::Ended => '-',
             FindingChange::Removed => 'x',
-        };
+        }
+    }
+
+    /// `+` before what begins, `-` before what is over, `x` before what is gone.
+    fn fmt_changes(news: &[(Finding, FindingChange)]) -> String {
         news.iter()
-            .map(|(finding, change)| format!("{}{}", sign(*change), finding.key()))
+            .map(|(finding, change)| format!("{}{}", change_sign(*change), finding.key()))
             .collect::<Vec<_>>()
             .join(", ")
     }
 
-    /// What is told in turn of one server.
+    /// The changes of one server, poll by poll.
     fn changes_by_poll(looks: &[Vec<Value>]) -> Vec<String> {
-        let (mut texts, mut accuracies) = (ActiveFindings::new(), ActiveFindings::new());
-        let mut one = |versions: &Vec<Value>| {
-            let said = response(versions);
-            let mut news = drift_changes(&said, &mut texts);
-            news.extend(accuracy_changes(&[&said], &mut accuracies));
-            fmt_changes(&news)
-        };
-        looks.iter().map(&mut one).collect()
+        let mut texts = ActiveFindings::new();
+        let mut accuracies = ActiveFindings::new();
+        let changes = looks.iter().map(|versions| {
+            let report = response(versions);
+            let mut changes = drift_changes(&report, &mut texts);
+            changes.extend(accuracy_changes(&[&report], &mut accuracies));
+            fmt_changes(&changes)
+        });
+        changes.collect()
     }
 
     #[test]
@@ -255,57 +259,72 @@ mod tests {
         assert_eq!(found, ["", "+m/1 labels", "+m/1 accuracy", "-m/1 labels", "-m/1 accuracy"]);
     }
 
+    fn version_1(level: &str, window: Option<u64>, dropped: Option<bool>) -> Value {
+        version("1", "ready", level, window, dropped)
+    }
+
     #[test]
     fn drift_changes_version_absent_twice_is_removed() {
-        let one = |level, window, dropped| version("1", "ready", level, window, dropped);
         let other = version("10", "ready", "drifting", Some(1), None);
         let found = changes_by_poll(&[
-            vec![one("drifting", Some(1), Some(true))],
+            vec![version_1("drifting", Some(1), Some(true))],
             vec![version("1", "loading", "quiet", None, None)],
-            vec![one("quiet", None, None)],
+            vec![version_1("quiet", None, None)],
             vec![],
-            vec![one("drifting", Some(1), None)],
+            vec![version_1("drifting", Some(1), None)],
             vec![other.clone()],
             vec![other],
             vec![],
         ]);
-        let gone = "xm/1 labels, xm/1 accuracy";
-        assert_eq!(found, ["+m/1 labels, +m/1 accuracy", "", "", "", "", "+m/10 labels", gone, ""]);
+        let removed = "xm/1 labels, xm/1 accuracy";
+        assert_eq!(found, ["+m/1 labels, +m/1 accuracy", "", "", "", "", "+m/10 labels", removed, ""]);
+    }
+
+    fn drifting_version() -> Vec<Value> {
+        vec![version("1", "ready", "drifting", Some(1), Some(true))]
     }
 
     #[test]
     fn drift_changes_signal_uncounted_ends() {
-        let drifting = || vec![version("1", "ready", "drifting", Some(1), Some(true))];
         let mut without = version("1", "ready", "quiet", None, None);
         without["drift"] = Value::Null;
         without["accuracy"]["expected"] = Value::Null;
         let mut uncounted = version("1", "ready", "quiet", None, None);
         uncounted["drift"]["signals"][0]["needed"] = Value::Null;
-        let found = changes_by_poll(&[drifting(), vec![without], drifting(), vec![uncounted]]);
-        let (begins, over) = ("+m/1 labels, +m/1 accuracy", "-m/1 labels, -m/1 accuracy");
+        let found = changes_by_poll(&[drifting_version(), vec![without], drifting_version(), vec![uncounted]]);
+        let begins = "+m/1 labels, +m/1 accuracy";
+        let over = "-m/1 labels, -m/1 accuracy";
         assert_eq!(found, [begins, over, begins, "-m/1 labels"]);
+    }
+
+    /// The changes by replicas that have version 1 with this drop of accuracy, or no version.
+    fn replica_changes(dropped: &[&[Option<bool>]], active: &mut ActiveFindings) -> String {
+        let mut reports: Vec<DriftReportView> = Vec::new();
+        for dropped in dropped {
+            let versions: Vec<Value> =
+                dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect();
+            reports.push(response(&versions));
+        }
+        fmt_changes(&accuracy_changes(&reports.iter().collect::<Vec<_>>(), active))
     }
 
     #[test]
     fn accuracy_changes_many_replicas_report_once() {
-        let mut known = ActiveFindings::new();
-        let mut look = |dropped: &[Option<Option<bool>>]| {
-            let one = |dropped: &Option<Option<bool>>| {
-                response(
-                    &dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>(),
-                )
-            };
-            let said: Vec<DriftReportView> = dropped.iter().map(one).collect();
-            fmt_changes(&accuracy_changes(&said.iter().collect::<Vec<_>>(), &mut known))
-        };
-        let (yes, no, unknown, absent) = (Some(Some(true)), Some(Some(false)), Some(None), None);
-        assert_eq!(look(&[no, yes]), "+m/1 accuracy");
+        let mut active = ActiveFindings::new();
+        let yes: &[Option<bool>] = &[Some(true)];
+        let no: &[Option<bool>] = &[Some(false)];
+        let unknown: &[Option<bool>] = &[None];
+        let absent: &[Option<bool>] = &[];
+        assert_eq!(replica_changes(&[no, yes], &mut active), "+m/1 accuracy");
         for dropped in [[yes, yes], [yes, no], [unknown, unknown], [absent, unknown], [absent, unknown]] {
-            assert_eq!(look(&dropped), "", "{dropped:?}");
+            assert_eq!(replica_changes(&dropped, &mut active), "", "{dropped:?}");
         }
-        assert_eq!(look(&[no, unknown]), "-m/1 accuracy");
-        assert_eq!((look(&[yes, absent]), look(&[absent, absent])), ("+m/1 accuracy".to_owned(), String::new()));
-        assert_eq!(look(&[absent, absent]), "xm/1 accuracy");
+        assert_eq!(replica_changes(&[no, unknown], &mut active), "-m/1 accuracy");
+        assert_eq!(
+            (replica_changes(&[yes, absent], &mut active), replica_changes(&[absent, absent], &mut active)),
+            ("+m/1 accuracy".to_owned(), String::new())
+        );
+        assert_eq!(replica_changes(&[absent, absent], &mut active), "xm/1 accuracy");
     }
 
     #[test]

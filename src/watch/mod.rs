@@ -1,10 +1,10 @@
-//! `predictd watch`: checks servers, and tells when one becomes unhealthy or healthy again, or when a model drifts.
+//! `predictd watch`: checks servers, and sends alerts when one becomes unhealthy or healthy again, or when a model drifts.
 //!
 //! - [`args`]: its options
 //! - [`probe`]: one check; [`target_health`]: what checks in a row make of a server (pure)
 //! - [`drift`]: what a server says of its models, and what of that is news
-//! - [`alert`]: what is told, in the forms of its receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
-//! - [`program`]: a program that is told, and may go on
+//! - [`alert`]: alerts in the forms of their receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
+//! - [`program`]: a program that is run for an alert, and may go on
 //! - [`watch_state`]: what is remembered over its end; [`metrics`]: its own metrics
 
 pub mod alert;
@@ -67,7 +67,7 @@ struct Watcher<'a> {
 }
 
 impl WatchCommand {
-    /// Watches until it is told to stop, or checks once.
+    /// Watches until a signal stops it, or checks once.
     ///
     /// # Errors
     /// [`ServerError::Configuration`] for options that cannot work, [`ServerError::Runtime`] for a server that is not healthy
@@ -155,7 +155,7 @@ impl<'a> Watcher<'a> {
         Err(ServerError::Runtime(sentence))
     }
 
-    /// Checks every server, and asks how models stand; how many checks, and how many questions, failed.
+    /// Checks every server, and polls the drift of models; how many checks, and how many polls, failed.
     async fn check_all(&mut self) -> (usize, usize) {
         let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
         // Who looks once and remembers nothing has nothing to wait for.
@@ -192,7 +192,7 @@ impl<'a> Watcher<'a> {
         self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
     }
 
-    /// Asks how models stand, and tells what has changed; how many servers did not say.
+    /// Polls the drift of models, and sends alerts of changes; how many servers gave no answer.
     async fn check_drift(&mut self) -> usize {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
         let timeout = self.command.timeout;
@@ -208,8 +208,8 @@ impl<'a> Watcher<'a> {
         }
         let silent = self.drift_urls.len() - answers.len();
         for (url, response) in &answers {
-            let known = self.state.drifting.entry(url.clone()).or_default();
-            for change in drift_changes(response, known) {
+            let active = self.state.drifting.entry(url.clone()).or_default();
+            for change in drift_changes(response, active) {
                 self.send_drift_alert(url, change);
             }
         }
@@ -223,7 +223,7 @@ impl<'a> Watcher<'a> {
         silent
     }
 
-    /// Tells what has become of a model version.
+    /// Sends an alert about a model version.
     fn send_drift_alert(&self, url: &str, (finding, change): (Finding, FindingChange)) {
         let alert = Alert::from_finding(change, url.to_owned(), probe::timestamp_now(), finding);
         let summary = &alert.summary;
@@ -235,7 +235,7 @@ impl<'a> Watcher<'a> {
         self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
     }
 
-    /// Writes down how servers are, and who is to be told.
+    /// Writes the state of servers and the undelivered alerts to the state file.
     fn save_state(&mut self) {
         let Some(path) = &self.command.state else { return };
         let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.pending()));
@@ -252,7 +252,7 @@ impl<'a> Watcher<'a> {
     /// Gives the alerts that wait some time, and writes down those that are left.
     async fn flush_alerts(&mut self) {
         if tokio::time::timeout(FLUSH_TIMEOUT, self.wait_until_empty()).await.is_err() {
-            // A program that goes on counts as told.
+            // A program that goes on counts as delivered.
             self.outboxes.iter().for_each(|outbox| outbox.detach());
             if tokio::time::timeout(DETACH_TIMEOUT, self.wait_until_empty()).await.is_err() {
                 tracing::warn!("watcher stops with undelivered alerts");

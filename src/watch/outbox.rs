@@ -1,4 +1,4 @@
-//! The alerts that one channel is still to be told, in their order.
+//! The alerts that one channel has still to deliver, in their order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const MAX_PENDING_ALERTS: usize = 1_000;
 /// First pause after an attempt that failed; each further one is twice as long, up to the last.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// The alerts that one channel is still to be told.
+/// The alerts that one channel has still to deliver.
 #[derive(Debug)]
 pub struct Outbox {
     channel: Channel,
@@ -69,7 +69,7 @@ impl Outbox {
         }
     }
 
-    /// From now on nobody waits for a program that goes on.
+    /// From now on no delivery waits for a program that goes on.
     pub fn detach(&self) {
         if let Channel::Command(program) = &self.channel {
             program.detach();

@@ -1,4 +1,4 @@
-//! A program on this machine that is told of alerts.
+//! A program on this machine that is run for alerts.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use super::delivery_error::DeliveryError;
 /// Most of them that run at a time.
 const MAX_RUNNING_PROGRAMS: usize = 4;
 
-/// Variables that are nobody else's to know.
+/// Variables with secrets, which the program does not get.
 const SECRET_VARIABLES: [&str; 8] = [
     "PREDICTD_API_KEY",
     "PREDICTD_DATABASE",
@@ -42,15 +42,15 @@ impl AlertProgram {
         Self { path, run_slots: Arc::new(Semaphore::new(MAX_RUNNING_PROGRAMS)), detach_token: CancellationToken::new() }
     }
 
-    /// From now on nobody waits for it.
+    /// From now on no delivery waits for it.
     pub fn detach(&self) {
         self.detach_token.cancel();
     }
 
     /// Runs it with this on its standard input. What it prints is not looked at.
     ///
-    /// Told is a program that ends well within this time, or has its input and goes on: it is left running, as one that is
-    /// ended in the middle of its work would be started again, and never be done.
+    /// Delivered is an alert whose program ends well within this time, or has its input and goes on. It is left running: a
+    /// program ended in the middle of its work would be started again, and never be done.
     ///
     /// # Errors
     /// [`DeliveryError::Transient`] if it does not start, takes no input or fails, or if too many of them run.
@@ -130,24 +130,24 @@ mod tests {
 
     #[tokio::test]
     async fn program_slow_counts_as_run_and_goes_on() {
-        let place = tempfile::tempdir().unwrap();
-        let slow = write_program(place.path(), "cat > told; while [ ! -e go ]; do sleep 0.05; done; touch done");
+        let directory = tempfile::tempdir().unwrap();
+        let slow = write_program(directory.path(), "cat > told; while [ ! -e go ]; do sleep 0.05; done; touch done");
         assert_eq!(slow.run(b"alert", SHORT_TIMEOUT).await, Ok(()));
-        assert!(!place.path().join("done").exists());
-        std::fs::write(place.path().join("go"), "").unwrap();
-        wait_for_file(&place.path().join("done")).await;
-        assert_eq!(std::fs::read(place.path().join("told")).unwrap(), b"alert");
+        assert!(!directory.path().join("done").exists());
+        std::fs::write(directory.path().join("go"), "").unwrap();
+        wait_for_file(&directory.path().join("done")).await;
+        assert_eq!(std::fs::read(directory.path().join("told")).unwrap(), b"alert");
     }
 
     #[tokio::test]
     async fn program_at_limit_runs_after_another_ends() {
-        let place = tempfile::tempdir().unwrap();
-        let slow = write_program(place.path(), "while [ ! -e go ]; do sleep 0.05; done");
+        let directory = tempfile::tempdir().unwrap();
+        let slow = write_program(directory.path(), "while [ ! -e go ]; do sleep 0.05; done");
         for _ in 0..MAX_RUNNING_PROGRAMS {
             assert_eq!(slow.run(b"", SHORT_TIMEOUT / 10).await, Ok(()));
         }
         assert_eq!(slow.run(b"", SHORT_TIMEOUT).await, transient_error("4 such programs still run"));
-        std::fs::write(place.path().join("go"), "").unwrap();
+        std::fs::write(directory.path().join("go"), "").unwrap();
         while slow.run(b"", LONG_TIMEOUT).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -155,14 +155,14 @@ mod tests {
 
     #[tokio::test]
     async fn program_failing_or_deaf_is_a_transient_error() {
-        let place = tempfile::tempdir().unwrap();
-        let failing = write_program(place.path(), "cat > told; exit 3");
+        let directory = tempfile::tempdir().unwrap();
+        let failing = write_program(directory.path(), "cat > told; exit 3");
         assert_eq!(failing.run(b"alert", LONG_TIMEOUT).await, transient_error("it ended with exit status: 3"));
-        let deaf = write_program(place.path(), "sleep 60");
+        let deaf = write_program(directory.path(), "sleep 60");
         assert_eq!(deaf.run(&vec![b'x'; 1 << 20], SHORT_TIMEOUT).await, transient_error("it took no input"));
-        let slow = write_program(place.path(), "while [ ! -e go ]; do sleep 0.05; done");
+        let slow = write_program(directory.path(), "while [ ! -e go ]; do sleep 0.05; done");
         slow.detach();
         assert_eq!(slow.run(b"", LONG_TIMEOUT).await, Ok(()));
-        std::fs::write(place.path().join("go"), "").unwrap();
+        std::fs::write(directory.path().join("go"), "").unwrap();
     }
 }

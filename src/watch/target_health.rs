@@ -39,7 +39,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// One more check. What the server counts as from now on, if it counts as something else and somebody should know.
+    /// One more check. The new state of the server, if it has changed and an alert is due.
     ///
     /// A server that is found healthy at first is no news.
     pub fn record_check(&mut self, good: bool, thresholds: HealthThresholds, now: SystemTime) -> Option<TargetHealth> {

@@ -1,4 +1,4 @@
-//! What a watcher remembers over its end: how servers were, and whom it has not told yet.
+//! What a watcher keeps on disk: the state of servers, and the undelivered alerts.
 
 use std::collections::BTreeMap;
 use std::fs::File;

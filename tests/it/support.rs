@@ -19,6 +19,7 @@ pub(crate) mod model_server;
 pub(crate) mod models_command;
 pub(crate) mod problems;
 pub(crate) mod raw_client;
+pub(crate) mod signatures;
 pub(crate) mod snapshots;
 pub(crate) mod test_server;
 pub(crate) mod waiting;

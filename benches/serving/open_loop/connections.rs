@@ -68,7 +68,8 @@ fn dispatch(pool: &Rc<ConnectionPool>, mut due: DueRequest) {
 
 /// One place for a connection: it connects again where the server closes.
 async fn run_connection(pool: Rc<ConnectionPool>, mut due: DueRequest) {
-    let (mut stream, mut buffer) = (None, Vec::new());
+    let mut stream = None;
+    let mut buffer = Vec::new();
     loop {
         match exchange(&pool, &mut stream, &mut buffer, due).await {
             Ok(answered) => pool.outcome.borrow_mut().answers.push(answered),

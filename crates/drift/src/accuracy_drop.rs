@@ -1,6 +1,6 @@
 //! Whether a model is less often right than it was when it was tried.
 
-use super::counts::to_f64;
+use predictd_stats::to_f64;
 
 /// Answers with a known true label that are looked at, the last ones.
 pub const ACCURACY_WINDOW_ANSWERS: u32 = 1_000;
@@ -80,7 +80,9 @@ mod tests {
         answers: u64,
         mut look: impl FnMut(Option<bool>),
     ) {
-        let (mut last, mut correct, mut said) = (VecDeque::new(), 0, None);
+        let mut last = VecDeque::new();
+        let mut correct = 0;
+        let mut said = None;
         for _ in 0..answers {
             let right = random.next_below(1_000) < per_mille;
             last.push_back(right);
@@ -101,12 +103,13 @@ mod tests {
         runs: usize,
     ) -> usize {
         let mut random = SplitMix64(9);
-        let mut run = || {
-            let (expected, mut dropped) = (expected(&mut random), false);
+        let has_alarm = |_: &usize| {
+            let expected = expected(&mut random);
+            let mut dropped = false;
             simulate_stream(&mut random, expected, per_mille, answers, |said| dropped |= said == Some(true));
             dropped
         };
-        (0..runs).filter(|_| run()).count()
+        (0..runs).filter(has_alarm).count()
     }
 
     /// As a profile of so many texts has it.
@@ -115,13 +118,19 @@ mod tests {
         ExpectedAccuracy { share: to_f64(correct) / to_f64(texts), sample_texts: Some(texts) }
     }
 
+    fn dropped_state(before: Option<bool>, correct: u64) -> Option<bool> {
+        has_dropped(before, exact_expectation(0.9), correct, 1_000)
+    }
+
     #[test]
     fn accuracy_recovered_clears_drop_and_few_unknown() {
         // A standard error is 0.0095 of 1,000 answers where 0.90 is expected.
-        let now = |before, correct| has_dropped(before, exact_expectation(0.9), correct, 1_000);
-        assert_eq!([861, 862, 880, 881].map(|correct| now(None, correct)), [Some(true), None, None, Some(false)]);
-        assert_eq!([862, 880].map(|correct| now(Some(true), correct)), [Some(true); 2]);
-        assert_eq!([862, 880].map(|correct| now(Some(false), correct)), [Some(false); 2]);
+        assert_eq!(
+            [861, 862, 880, 881].map(|correct| dropped_state(None, correct)),
+            [Some(true), None, None, Some(false)]
+        );
+        assert_eq!([862, 880].map(|correct| dropped_state(Some(true), correct)), [Some(true); 2]);
+        assert_eq!([862, 880].map(|correct| dropped_state(Some(false), correct)), [Some(false); 2]);
         assert_eq!(has_dropped(Some(true), exact_expectation(0.9), 0, 99), None);
         assert_eq!(has_dropped(None, exact_expectation(0.9), 0, 100), Some(true));
         // A profile of as many texts may be as far off as they are.

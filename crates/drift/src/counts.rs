@@ -44,7 +44,7 @@ impl DistributionCounts {
     /// Counts a text: its label by index, if it has one; the confidence, 0 to 1; its tokens, and how many of them the
     /// tokenizer does not know.
     ///
-    /// A confidence that is no number counts as 0: nobody should rely on that answer. A model that has none may always
+    /// A confidence that is no number counts as 0: such an answer is not reliable. A model that has none may always
     /// give that, and never drifts in it.
     pub fn record(&mut self, label: Option<usize>, confidence: f32, tokens: usize, unknown: usize) {
         self.texts = self.texts.saturating_add(1);
@@ -126,13 +126,6 @@ pub(crate) fn sum_counts(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }
 
-/// A count as a number to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and counts stay below")]
-#[must_use]
-pub fn to_f64(count: u64) -> f64 {
-    count as f64
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -192,10 +185,11 @@ pub(crate) mod tests {
     #[test]
     fn distribution_counts_memory_constant() {
         let mut counts = DistributionCounts::new(77, false);
-        let (before, place) = (memory_bytes(&counts), counts.labels.as_ptr());
+        let before = memory_bytes(&counts);
+        let labels_pointer = counts.labels.as_ptr();
         (0..10_000).for_each(|i| counts.record(Some(i), 0.3, i, i));
         counts.clear();
-        assert_eq!((memory_bytes(&counts), counts.labels.as_ptr()), (before, place));
+        assert_eq!((memory_bytes(&counts), counts.labels.as_ptr()), (before, labels_pointer));
         assert!(before < 1_100, "{before}");
         assert_eq!(counts.tokens, None);
         assert!(memory_bytes(&DistributionCounts::new(usize::MAX, false)) < 1_000_000);

@@ -15,7 +15,9 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-use super::counts::{TokenSums, sum_counts, to_f64};
+use predictd_stats::to_f64;
+
+use super::counts::{TokenSums, sum_counts};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
 pub(crate) const DRIFT_THRESHOLD: f64 = 0.2;
@@ -211,19 +213,22 @@ mod tests {
 
     #[test]
     fn divergence_equal_shares_is_zero() {
-        let (few, many) = ([3, 0, 7, 10], [300, 0, 700, 1_000]);
+        let few = [3, 0, 7, 10];
+        let many = [300, 0, 700, 1_000];
         assert!(psi(&few, &many).abs() < 1e-12 && jensen_shannon(&few, &many).abs() < 1e-12);
         assert!(psi(&[], &[]) == 0.0 && psi(&[0, 0], &[1, 2]) == 0.0 && jensen_shannon(&[1, 2], &[0, 0]) == 0.0);
+    }
+
+    fn draw_counts(random: &mut SplitMix64) -> Vec<u64> {
+        (0..6).map(|_| random.next_below(50).saturating_sub(20)).chain([1]).collect()
     }
 
     #[test]
     fn divergence_random_counts_symmetric_and_bounded() {
         let mut random = SplitMix64(1);
         for _ in 0..500 {
-            let draw = |random: &mut SplitMix64| -> Vec<u64> {
-                (0..6).map(|_| random.next_below(50).saturating_sub(20)).chain([1]).collect()
-            };
-            let (a, b) = (draw(&mut random), draw(&mut random));
+            let a = draw_counts(&mut random);
+            let b = draw_counts(&mut random);
             assert!(
                 (jensen_shannon(&a, &b) - jensen_shannon(&b, &a)).abs() < 1e-12
                     && (psi(&a, &b) - psi(&b, &a)).abs() < 1e-9
@@ -231,15 +236,16 @@ mod tests {
             assert!((0.0..=1.0).contains(&jensen_shannon(&a, &b)) && psi(&a, &b) >= 0.0, "{a:?} {b:?}");
         }
         // Near 0 one is a multiple of the other.
-        let (a, b) = ([10_000, 20_000, 30_000], [10_200, 19_900, 29_900]);
+        let a = [10_000, 20_000, 30_000];
+        let b = [10_200, 19_900, 29_900];
         assert!((psi_to_js(psi(&a, &b)) / jensen_shannon(&a, &b) - 1.0).abs() < 0.01);
     }
 
     #[test]
     fn chi_square_quantile_table_values_match() {
-        for (degrees, wanted) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
+        for (degrees, expected) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
             let found = chi_square_quantile(degrees);
-            assert!((found / wanted - 1.0_f64).abs() < 1e-4, "{degrees}: {found} for {wanted}");
+            assert!((found / expected - 1.0_f64).abs() < 1e-4, "{degrees}: {found} for {expected}");
         }
         assert!(chi_square_quantile(0.0) == 0.0);
     }
@@ -249,15 +255,15 @@ mod tests {
         use crate::rare_bins::{BinGroups, BinScale};
         let mut random = SplitMix64(7);
         let urn = weighted_bins(weights);
-        let mut one = || {
-            let (reference, window) =
-                (sample_bins(&mut random, &urn, weights.len(), m), sample_bins(&mut random, &urn, weights.len(), n));
+        let run = |_: u32| {
+            let reference = sample_bins(&mut random, &urn, weights.len(), m);
+            let window = sample_bins(&mut random, &urn, weights.len(), n);
             let kind = if weights.len() > 20 { BinScale::Nominal } else { BinScale::Ordinal };
             let groups = BinGroups::new(&reference, kind, n);
             let found = Divergence::from_bins(&groups.merge_counts(&reference), &groups.merge_counts(&window));
-            found.value > found.noise
+            u32::from(found.value > found.noise)
         };
-        (0..runs).map(|_| u32::from(one())).sum()
+        (0..runs).map(run).sum()
     }
 
     #[test]
@@ -279,24 +285,25 @@ mod tests {
         assert!(noise_exceeded_count(&[1; 10], 200, 400, 4_000) >= 1);
     }
 
+    fn token_sums(texts: &[(usize, usize)]) -> (TokenSums, u64) {
+        let mut counts = crate::DistributionCounts::new(1, true);
+        for &(tokens, unknown) in texts {
+            counts.record(None, 0.5, tokens, unknown);
+        }
+        (counts.tokens.unwrap(), counts.texts())
+    }
+
     #[test]
     fn unknown_tokens_clustered_raise_noise() {
-        let sums = |texts: &[(usize, usize)]| {
-            let mut counts = crate::DistributionCounts::new(1, true);
-            for &(tokens, unknown) in texts {
-                counts.record(None, 0.5, tokens, unknown);
-            }
-            (counts.tokens.unwrap(), counts.texts())
-        };
-        let (clean, texts) = sums(&[(13, 0); 1_000]);
+        let (clean, texts) = token_sums(&[(13, 0); 1_000]);
         let mut garbage = vec![(13, 0); 999];
         garbage.push((200, 200));
-        let (garbage, _) = sums(&garbage);
+        let (garbage, _) = token_sums(&garbage);
         // One text of nothing but unknown tokens: 1.5 % of all tokens, and no drift.
         let found = Divergence::from_tokens(&clean, texts, &garbage, texts).unwrap();
         assert!(found.value > DRIFT_THRESHOLD && !found.is_drift(), "{found:?}");
         // The same share in texts of all kinds is one.
-        let (spread, _) = sums(&(0..1_000).map(|i| (13, usize::from(i % 4 == 0))).collect::<Vec<_>>());
+        let (spread, _) = token_sums(&(0..1_000).map(|i| (13, usize::from(i % 4 == 0))).collect::<Vec<_>>());
         let found = Divergence::from_tokens(&clean, texts, &spread, texts).unwrap();
         assert!(found.is_drift() && found.noise < 0.05, "{found:?}");
         assert!(design_effect(&garbage, texts) > 100.0 && (design_effect(&spread, texts) - 1.0).abs() < 0.01);

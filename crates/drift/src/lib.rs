@@ -46,7 +46,7 @@ mod signal;
 mod signal_state;
 pub mod window;
 
-pub use counts::{DistributionCounts, to_f64};
+pub use counts::DistributionCounts;
 pub use divergence::Divergence;
 pub use profile::{Profile, ProfileOrigin};
 pub use reference::Reference;

@@ -99,9 +99,9 @@ impl Profile {
         labels: &[String],
         accuracy: Option<ProfileAccuracy>,
     ) -> Result<Self, String> {
-        let known = counts.labels.len() - 1;
-        if known != labels.len() {
-            return Err(bin_count_error("labels", known, labels.len()));
+        let label_count = counts.labels.len() - 1;
+        if label_count != labels.len() {
+            return Err(bin_count_error("labels", label_count, labels.len()));
         }
         let count = |(label, &texts): (&String, &u64)| LabelCount { label: label.clone(), texts };
         let profile = Self {
@@ -197,8 +197,8 @@ impl Profile {
     }
 }
 
-fn bin_count_error(field: &str, found: usize, wanted: usize) -> String {
-    format!("{field}: {found} counts, where there are {wanted} bins")
+fn bin_count_error(field: &str, found: usize, expected: usize) -> String {
+    format!("{field}: {found} counts, where there are {expected} bins")
 }
 
 /// A list of counts, if there is one for each bin.

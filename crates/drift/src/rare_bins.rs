@@ -10,7 +10,9 @@
 //! none would hide in it. So a group may stay below five, and is then compared as it is: smoothed, it differs by
 //! chance less than the distribution says, not more.
 
-use super::counts::{sum_counts, to_f64};
+use predictd_stats::to_f64;
+
+use super::counts::sum_counts;
 
 /// Texts expected in a bin that stands alone.
 const MIN_EXPECTED_TEXTS: f64 = 5.0;

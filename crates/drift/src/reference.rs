@@ -1,6 +1,8 @@
 //! A profile in the order of its model's labels, and windows judged by it.
 
-use super::counts::{DistributionCounts, to_f64};
+use predictd_stats::to_f64;
+
+use super::counts::DistributionCounts;
 use super::divergence::{self, DRIFT_THRESHOLD, Divergence};
 use super::rare_bins::{BinGroups, BinScale};
 use super::signal::DriftSignal;

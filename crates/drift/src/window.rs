@@ -12,7 +12,7 @@ use super::signal_state::{DriftLevel, DriftSignalState};
 /// Closed windows that are kept.
 pub const MAX_STORED_WINDOWS: usize = 24;
 
-/// Texts of a window, if nobody says otherwise.
+/// Texts of a window, without an option.
 pub const DEFAULT_WINDOW_TEXTS: u64 = 1_000;
 
 /// When a window closes.
@@ -230,17 +230,21 @@ mod tests {
         assert!(labels.divergence.unwrap().value < 0.001);
     }
 
+    fn minute(window: u64) -> Duration {
+        MINUTE * u32::try_from(window).unwrap()
+    }
+
     #[test]
     fn detector_drift_raised_in_one_cleared_in_two_windows() {
         let mut drift = detector(200, None);
-        let at = |window: u64| MINUTE * u32::try_from(window).unwrap();
         for (window, of) in (1..).zip([2, 1_000, 1_000, 2, 2, 2]) {
-            assert_eq!(record_texts(&mut drift, 200, of, at(window)), [window]);
+            assert_eq!(record_texts(&mut drift, 200, of, minute(window)), [window]);
         }
-        let told: Vec<_> = drift.stored_windows().map(|window| (window.levels[0], window.level_changed[0])).collect();
-        let (quiet, drifting) = (DriftLevel::Quiet, DriftLevel::Drifting);
-        let wanted = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
-        assert_eq!(told[..5], wanted);
+        let levels: Vec<_> = drift.stored_windows().map(|window| (window.levels[0], window.level_changed[0])).collect();
+        let quiet = DriftLevel::Quiet;
+        let drifting = DriftLevel::Drifting;
+        let expected = [(quiet, false), (drifting, true), (drifting, false), (drifting, false), (quiet, true)];
+        assert_eq!(levels[..5], expected);
         assert_eq!(drift.signal_reports()[0].level, quiet);
         assert!(
             drift.stored_windows().all(|window| window.levels[1..] == [DriftLevel::Quiet; 3]),

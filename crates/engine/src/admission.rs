@@ -129,7 +129,7 @@ impl Engine {
             self.metrics.http.record_refusal(RefusalReason::Deadline);
         }
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            model.runner.metrics.record_text_error(error.kind());
+            model.runner.metrics.record_item_error(error.kind());
         }
         Ok(answers)
     }
@@ -155,7 +155,7 @@ impl Engine {
         permits.map_or_else(|| self.refuse(InferenceError::Overloaded), Ok)
     }
 
-    /// Whether the texts to run can be answered in time, as far as that can be told.
+    /// Whether the texts to run can be answered in time, as far as that can be predicted.
     fn check_wait(&self, model: &LoadedVersion, lookup: &CacheLookup, deadline: Instant) -> Result<(), InferenceError> {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let wait_time = model.wait_time();

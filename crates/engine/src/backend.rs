@@ -43,9 +43,9 @@ pub trait Backend: Send + Sync {
         0
     }
 
-    /// The option that names where every model must run, such as `--device cuda:0`; nothing where they may fall back.
-    fn required_device_option(&self) -> Option<String> {
-        None
+    /// True if a model that fails on its GPU must not be loaded on the CPU.
+    fn requires_gpu(&self) -> bool {
+        false
     }
 
     /// Ends every run and load that is under way, lets none begin, and waits for that until `until`.

@@ -5,7 +5,7 @@
 //! answer here would get the same one again, and a text that the policy refuses never has one.
 //! What a request wants to see of an answer (`top_k`, raw scores) is chosen from it later and is
 //! no part of the key. Texts themselves are not kept. The key of the hash is new in each process:
-//! nobody can make two texts that share an answer.
+//! no client can make two texts that share an answer.
 
 mod entry_weight;
 mod key;

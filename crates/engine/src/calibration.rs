@@ -42,7 +42,7 @@ pub(super) struct Calibration {
     pub(super) cost_model: CostModel,
     /// Time of one short text, tokenising included: the best.
     pub(super) short_item_time: Duration,
-    /// Bytes by which the largest run makes the process grow, where that can be told.
+    /// Bytes by which the largest run makes the process grow, where the system measures it.
     pub(super) run_memory_bytes: Option<u64>,
 }
 
@@ -119,7 +119,7 @@ fn calibration_shapes(pipeline: &Pipeline, config: CalibrationConfig) -> Vec<Sha
 }
 
 /// The largest runs on each GPU, before all others: memory that a smaller one took is too small for a larger one, and is
-/// kept beside it. Bytes by which they make the process grow, where that can be told.
+/// kept beside it. Bytes by which they make the process grow, where the system measures it.
 fn run_largest_on_gpus(trials: &mut [TrialSession<'_>], config: CalibrationConfig) -> Result<Option<u64>, TrialError> {
     let (result, growth) = memory::measure_peak_growth(|| {
         trials.iter_mut().try_for_each(|trial| {

@@ -262,10 +262,8 @@ mod tests {
 
     #[test]
     fn regression_observations_outweigh_wrong_prior() {
-        let (wrong, right) = (
-            CostModel { per_token: 2e-4, per_token_squared: 1e-6, ..CostModel::default() },
-            CostModel { overhead: 1e-3, per_token: 6e-5, per_token_squared: 0.0 },
-        );
+        let wrong = CostModel { per_token: 2e-4, per_token_squared: 1e-6, ..CostModel::default() };
+        let right = CostModel { overhead: 1e-3, per_token: 6e-5, per_token_squared: 0.0 };
         let before = CostRegression::from_cost_model(&wrong, 8.0);
         let mut seen = CostRegression::default();
         for run in 0..2_000_usize {

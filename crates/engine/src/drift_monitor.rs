@@ -4,12 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use predictd_drift::profile::ProfileAccuracy;
-use predictd_drift::{
-    DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings, to_f64,
-};
+use predictd_drift::{DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings};
 use predictd_metrics::SignalGauges;
 use predictd_metrics::version_metrics::VersionMetrics;
 use predictd_platform::clock;
+use predictd_stats::to_f64;
 use predictd_text::heads::{Head, HeadOutcome, HeadOutput};
 use predictd_text::manifest::ManifestError;
 use predictd_text::pipeline::Pipeline;
@@ -29,11 +28,11 @@ pub struct DriftMonitor {
     pub profile: ProfileMetadata,
     name_and_version: [String; 2],
     started_at: (Instant, SystemTime),
-    state: Mutex<MonitorState>,
+    state: Mutex<DriftMonitorState>,
     metrics: VersionMetrics,
 }
 
-struct MonitorState {
+struct DriftMonitorState {
     drift: DriftDetector,
     /// When each signal came to its level; none if it was quiet from the start.
     level_since: [Option<SystemTime>; 4],
@@ -72,13 +71,13 @@ impl DriftMonitor {
     pub(super) fn new(profile: Profile, drift: DriftDetector, source: &ModelSource, metrics: &VersionMetrics) -> Self {
         let ModelSource { name: model, version, .. } = source;
         let window = drift.settings.texts;
-        let needed = drift.min_window_texts();
-        if window < needed {
+        let min_window = drift.min_window_texts();
+        if window < min_window {
             tracing::warn!(
                 model,
                 version,
                 window,
-                needed,
+                min_window,
                 "--drift-window too small for some drift signals; these signals not evaluated"
             );
         }
@@ -88,7 +87,7 @@ impl DriftMonitor {
             profile: ProfileMetadata { model: profile_model, model_version, made, texts, accuracy },
             name_and_version: [model.clone(), version.clone()],
             started_at: (Instant::now(), clock::now()),
-            state: Mutex::new(MonitorState { drift, level_since: [None; 4] }),
+            state: Mutex::new(DriftMonitorState { drift, level_since: [None; 4] }),
             metrics: metrics.clone(),
         }
     }
@@ -164,7 +163,7 @@ impl DriftMonitor {
     /// How it stands.
     #[must_use]
     pub fn report(&self) -> DriftStatus {
-        let MonitorState { drift, level_since } = &*self.state.lock();
+        let DriftMonitorState { drift, level_since } = &*self.state.lock();
         let at = |since: Duration| self.started_at.1 + since;
         DriftStatus {
             settings: drift.settings,
@@ -211,13 +210,13 @@ pub fn has_unknown_token(pipeline: &Pipeline) -> bool {
     pipeline.tokenizer().is_some_and(|tokenizer| tokenizer.unknown_id.is_some())
 }
 
-/// What is counted of an answer: the place of its label, of several the surest, and how sure that is. Nothing of an
+/// What is counted of an answer: the index of its label, of several the surest, and how sure that is. Nothing of an
 /// answer that is no label of a text.
 #[must_use]
 pub fn observation(decision: &HeadOutput) -> Option<(Option<usize>, f32)> {
-    let probability = |place: usize| decision.probabilities.get(place).copied().unwrap_or_default();
+    let probability = |label_index: usize| decision.probabilities.get(label_index).copied().unwrap_or_default();
     match &decision.outcome {
-        HeadOutcome::Label(place) => Some((Some(*place), probability(*place))),
+        HeadOutcome::Label(label_index) => Some((Some(*label_index), probability(*label_index))),
         HeadOutcome::Labels(places) => {
             let surest = places.iter().copied().max_by(|a, b| probability(*a).total_cmp(&probability(*b)));
             Some((surest, surest.map_or(0.0, probability)))

@@ -1,7 +1,7 @@
 //! A GPU that fails for good.
 //!
 //! An error such as a memory fault ends everything that a process has on a GPU: no run of it works there again, and only a
-//! new process gets the GPU anew. A text can fail by itself too, or a run that is too large, and that says nothing: so a
+//! new process can use the GPU again. A text can fail by itself too, or a run that is too large, and that says nothing: so a
 //! worker whose runs fail one after the other tries a text that has worked before.
 
 use std::sync::Arc;

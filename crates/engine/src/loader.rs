@@ -259,16 +259,16 @@ impl Loader<'_> {
 /// What the model costs on this machine, for the operator.
 fn report_costs(runner: &ModelRunner, checked: &CheckedModel) {
     let cost_model = checked.calibration.cost_model;
-    let [run, token, square] = cost_model.coefficients();
+    let [overhead, token, square] = cost_model.coefficients();
     runner.metrics.set_costs(cost_model.coefficients());
     tracing::info!(
         model = runner.label,
-        run_ms = run * 1e3,
+        overhead_ms = overhead * 1e3,
         token_us = token * 1e6,
         token_squared_ns = square * 1e9,
         free_padding_tokens = cost_model.overhead_tokens(),
-        shares_runs = !runner.queue.is_batching_disabled(),
-        inline_bytes = checked.inline_tokenize_bytes,
+        batching_enabled = !runner.queue.is_batching_disabled(),
+        inline_tokenize_bytes = checked.inline_tokenize_bytes,
         "cost model calibrated"
     );
     if let Some(reason) = checked.unbatchable_reason {

@@ -114,7 +114,7 @@ impl ModelRunner {
             };
             let output = output.map(|prediction| ItemOutput::new(&item.encoded, prediction, timings));
             if !item.reply.send(output) {
-                self.metrics.record_wasted_text();
+                self.metrics.record_wasted_item();
             }
         }
         all_failed

@@ -19,7 +19,7 @@ pub struct Placement {
 pub struct GpuMeasurement {
     /// Nodes that were run, by the provider that ran them.
     pub nodes_by_provider: BTreeMap<String, usize>,
-    /// Bytes of the GPU that were taken for its session and a run, where the driver tells.
+    /// Bytes of the GPU that were taken for its session and a run, where the driver reports them.
     pub memory_bytes: Option<u64>,
     /// Time of a usual run there.
     pub gpu_run_time: Duration,

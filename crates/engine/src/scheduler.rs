@@ -196,7 +196,7 @@ impl PendingSet {
         Some(newest.copied().unwrap_or(nearest))
     }
 
-    /// A text and those that run best beside it.
+    /// A text and its best neighbours in a batch.
     fn batch_around(&self, id: ItemId, context: &SchedulingContext<'_>) -> Vec<ItemId> {
         let Some(anchor) = self.items.get(&id) else { return Vec::new() };
         if !anchor.is_batchable {
@@ -212,8 +212,8 @@ impl PendingSet {
         let mut fit = context.batch_context;
         fit.limits.max_rows = fit.limits.max_rows.min(self.len().div_ceil(context.idle_workers + 1));
         let (down, up) = find_best_batch(anchor.candidate, &shorter, &longer, &fit);
-        let beside = shorter_ids.into_iter().take(down).chain(longer_ids.into_iter().take(up));
-        std::iter::once(id).chain(beside).collect()
+        let neighbours = shorter_ids.into_iter().take(down).chain(longer_ids.into_iter().take(up));
+        std::iter::once(id).chain(neighbours).collect()
     }
 
     fn candidates<'a>(&self, ids: impl Iterator<Item = &'a ItemId>, reach: usize) -> (Vec<ItemId>, Vec<Candidate>) {

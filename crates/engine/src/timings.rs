@@ -39,7 +39,7 @@ impl Timings {
 pub struct WallAndCpuTime {
     /// By the clock on the wall.
     pub wall: Duration,
-    /// Without the time in which the thread had no processor, where that can be told.
+    /// Without the time in which the thread had no processor, where the system measures it.
     pub cpu: Duration,
 }
 

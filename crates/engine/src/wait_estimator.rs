@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use predictd_drift::to_f64;
+use predictd_stats::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::cost_model::{CostModel, CostRegression, CostSample};
@@ -279,8 +279,8 @@ mod tests {
     #[test]
     fn wait_time_of_cheap_model_counts_only_slow_rounds() {
         let forecast = WaitEstimator::new(1);
-        let (without_queue, slow) =
-            (forecast.register(constant_cost(1.0), None), forecast.register(constant_cost(100.0), None));
+        let without_queue = forecast.register(constant_cost(1.0), None);
+        let slow = forecast.register(constant_cost(100.0), None);
         let _cheap = without_queue.reserve(3 * MILLISECOND, 1);
         let _slow = slow.reserve(100_000 * MILLISECOND, 1);
         // Three rounds of both.

@@ -18,7 +18,7 @@ use crate::listeners::{ClientStream, Listener};
 
 /// Pause after a failed accept: without file descriptors left the next one fails at once too.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How long the listener waits for a connection to end by itself before it asks those at rest to go.
+/// How long the listener waits for a free slot before it ends idle connections.
 const SLOT_PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two log lines about failed accepts.
 const ACCEPT_ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,9 +26,9 @@ const ACCEPT_ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// When and how a listener ends.
 #[derive(Debug)]
 pub struct StopSignals {
-    /// Accept nothing more, finish what is in work.
+    /// Accept no more connections; finish the requests in flight.
     pub drain: CancellationToken,
-    /// Time for requests in work to finish.
+    /// Time for requests in flight to finish.
     pub drain_timeout: Duration,
     /// Stop now.
     pub abort: CancellationToken,
@@ -61,8 +61,8 @@ pub async fn serve(
     }
     // Clients in the backlog connected before the drain.
     while let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-        let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
-        let Poll::Ready(Ok(client)) = waiting else { break };
+        let accepted = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
+        let Poll::Ready(Ok(client)) = accepted else { break };
         spawn_connection(&connections, &handler, client, slot);
     }
     drop(listener);
@@ -70,7 +70,7 @@ pub async fn serve(
     finish_connections(&connections, &handler, &stop).await
 }
 
-/// Waits until all requests in work are answered, or the time for them is over.
+/// Waits until all requests in flight are answered, or the drain timeout passes.
 async fn finish_connections(connections: &TaskTracker, handler: &ConnectionHandler, stop: &StopSignals) -> StopOutcome {
     handler.shutdown.cancel();
     connections.close();
@@ -96,7 +96,7 @@ async fn accept_connections(
 ) {
     let mut last_logged: Option<Instant> = None;
     loop {
-        // Clients wait in the listener's backlog while all slots are taken, and connections at rest are ended for them.
+        // Without a free slot, clients wait in the listener's backlog, and idle connections end for them.
         let slot = loop {
             if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
                 break slot;
@@ -105,10 +105,10 @@ async fn accept_connections(
         };
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(client) => spawn_connection(connections, handler, client, slot),
-            // One client has left before it was accepted: the next one is fine.
+            // The client disconnected before it was accepted.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
-                if last_logged.is_none_or(|at| at.elapsed() > ACCEPT_ERROR_LOG_INTERVAL) {
+                if last_logged.is_none_or(|logged_at| logged_at.elapsed() > ACCEPT_ERROR_LOG_INTERVAL) {
                     tracing::warn!(%error, "connection accept failed");
                     last_logged = Some(Instant::now());
                 }

@@ -1,4 +1,4 @@
-//! Keeps web pages out of /admin: a browser sends what any page tells it to send, from the operator's own machine.
+//! Refuses requests of web pages to /admin: any page can make an operator's browser send requests.
 //!
 //! A page whose name is made to point at this server (DNS rebinding) is found by its `Host`; a page that sends a request
 //! across origins by its `Origin`, or, where a browser would send neither, by a content type that needs no preflight.
@@ -17,7 +17,7 @@ use super::content_type::is_content_type;
 use super::error::{ApiError, Code};
 use crate::settings::AccessSettings;
 
-/// Content types of HTML forms, which a browser sends anywhere without asking first.
+/// Content types of HTML forms: a browser sends them to any origin without a preflight.
 const FORM_CONTENT_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
 /// Routes below this take files, which have no content type or one of their own.
 const UPLOAD_ROUTE_PREFIX: &str = "/admin/store/";
@@ -38,16 +38,16 @@ impl AdminHosts {
         Self { listen_ip: settings.admin_listen.ip(), allowed_names: settings.admin_hosts.clone() }
     }
 
-    /// True for a host, with or without a port, that only somebody who means this server names.
+    /// True for a host of this server, with or without a port.
     fn is_allowed(&self, host: &str) -> bool {
         let Some(listen) = self.listen_ip else { return true };
-        // A user's name before it would hide the host from readers.
+        // A user name before the host is no part of a `Host` header.
         let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else { return false };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
             return host == "localhost" || self.allowed_names.contains(&host);
         };
-        // No name can be made to point somewhere else here.
+        // DNS rebinding needs a name.
         let address = address.to_canonical();
         listen.is_unspecified()
             || address.is_loopback()
@@ -68,10 +68,10 @@ pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next:
 
 /// The host that the request names.
 fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, ApiError> {
-    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let target = request.uri().authority().map_or(named, Authority::as_str);
-    if hosts.is_allowed(named) && hosts.is_allowed(target) {
-        return Ok(named);
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let target = request.uri().authority().map_or(host, Authority::as_str);
+    if hosts.is_allowed(host) && hosts.is_allowed(target) {
+        return Ok(host);
     }
     Err(ApiError::new(
         Code::HostNotAllowed,
@@ -79,7 +79,7 @@ fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, A
     ))
 }
 
-/// A browser says where a page that changes something comes from: from here, or it is refused.
+/// A browser sends the origin of the page with a change. Only this server's own origin may change anything.
 fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
     let same = |origin: &HeaderValue| {
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
@@ -94,7 +94,7 @@ fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
     ))
 }
 
-/// A change is sent as JSON, which a browser does not send to another origin without asking first.
+/// A change is JSON: a browser sends it to another origin only after a preflight.
 fn check_content_type(request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
@@ -104,7 +104,7 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
     let fits = match kind {
         Some(kind) if is_upload => !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)),
         Some(kind) => is_content_type(kind, "application/json"),
-        // A browser asks before it sends another method than POST.
+        // Methods other than POST need a preflight.
         None => is_upload || (!has_body && request.method() != Method::POST),
     };
     if fits {

@@ -71,7 +71,7 @@ impl Scope {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
-    /// What people call it.
+    /// Its name.
     pub name: String,
     hash: String,
     /// What it is good for.
@@ -158,13 +158,13 @@ impl KeyFile {
         Self::parse(&text).map(Some)
     }
 
-    /// Finds what a client has shown.
+    /// Finds the key that a client presents.
     ///
-    /// The time it takes does not depend on which key it is, nor on how near it comes to one.
+    /// The time depends neither on the position of the key nor on its similarity to another one.
     #[must_use]
     pub fn find(&self, presented: &str) -> Option<&ApiKey> {
         let presented = hash_key(presented);
-        // Looks at all of them: a search that stops would tell the place.
+        // Compares every key: the time of a shorter search would reveal the position of the key.
         self.keys.iter().fold(None, |matching, key| {
             if bool::from(key.hash.as_bytes().ct_eq(presented.as_bytes())) { Some(key) } else { matching }
         })

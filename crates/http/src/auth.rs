@@ -1,4 +1,4 @@
-//! Who may use a route. Every route says so where it is listed; there is no default.
+//! Authorization: each route names its scope where it is listed; there is no default.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use super::state::App;
 use super::watched_keys::AuthError;
 use crate::api_keys::Scope;
 
-/// Lets a request pass if it may use a route of this scope, and says who sends it.
+/// Lets a request pass if it may use a route of this scope, and adds its caller.
 pub async fn authorize(
     State((app, scope)): State<(App, Scope)>,
     mut request: Request,
@@ -33,10 +33,10 @@ fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> Api
     if denied == AuthError::MissingScope {
         return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
     }
-    // A right key is never slowed down: another client behind the same address may send wrong ones.
+    // A valid key is never delayed: another client behind the same address may send wrong keys.
     if denied == AuthError::UnknownKey {
-        if let Some(not_logged) = app.access.keys.unknown_key_log.sample() {
-            tracing::warn!(client = %address, not_logged, "unknown API key refused");
+        if let Some(suppressed) = app.access.keys.unknown_key_log.sample() {
+            tracing::warn!(client = %address, suppressed, "unknown API key refused");
         }
         if let Err(time) = app.access.rate_limits.record_unknown_key(address) {
             return rate_limited_error(time, "Too many unknown keys came from your address.");

@@ -2,28 +2,34 @@
 
 pub mod wire;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::{iter, mem};
 
-use axum::Extension;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use predictd_inference::InputPart;
+use predictd_inference::RequestPart;
 use predictd_inference::arm_route::ArmRoute;
 use predictd_inference::response::InferenceResponse;
 use predictd_text::input::Input;
 
 use super::body::ValidatedJson;
+use super::call_error::CallError;
 use super::error::ApiError;
-use super::inference_call::{InferenceCall, next_prediction};
-use super::prediction::ResponseOptions;
+use super::inference_call::InferenceCall;
+use super::prediction::{ResponseOptions, next_prediction};
 use super::prediction_headers::PredictionHeaders;
-use super::response_budget::ResponseBudget;
-use super::response_size::{ResponseFields, ResponseSize};
-use super::response_stream::JsonResultStream;
+use super::prediction_size::{ResponseFields, prediction_json_size};
+use super::response_size::ResponseSize;
+use super::response_stream::{JsonFrame, JsonListStream};
+use super::state::LimitState;
 use super::validation;
 use crate::settings::RequestLimits;
 use predictd_api::predictions::{BatchAnswer, BatchItem, ItemOutcome};
 use wire::{BatchForms, BatchRequest};
+
+/// What stands around the results.
+const RESULT_FRAME: JsonFrame = JsonFrame { opening: Cow::Borrowed("{\"results\":["), closing: Cow::Borrowed("]}") };
 
 /// Answer many texts.
 ///
@@ -38,20 +44,26 @@ use wire::{BatchForms, BatchRequest};
     responses((status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"))
 )]
 pub async fn batch_predict(
+    State(limits): State<Arc<LimitState>>,
     call: InferenceCall,
-    ValidatedJson(mut request, _memory): ValidatedJson<BatchRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<BatchRequest>,
 ) -> Result<Response, ApiError> {
+    let is_bare_list = request.is_bare_list;
+    let answered = answer(call, request, &limits.requests).await;
+    answered.map_err(|error| error.into_api_error(|part| pointer(is_bare_list, 0, part)))
+}
+
+async fn answer(call: InferenceCall, mut request: BatchRequest, limits: &RequestLimits) -> Result<Response, CallError> {
     call.charge_texts(request.options.texts.len())?;
-    let mut texts = CheckedTexts::take_from(&mut request, &call.app.limits.requests);
+    let mut texts = CheckedTexts::take_from(&mut request, limits);
     let route = call.resolve(request.options.selector())?;
     let options = request.options.response_options();
     let size = texts.response_size(&route, options);
-    let inference = call.request(route, mem::take(&mut texts.inputs));
-    let (mut answers, reservation) = call.infer(inference, size, |part| pointer(texts.is_bare_list, 0, part)).await?;
-    let summary = answers.summary.take().map(Extension);
-    let items = texts.into_items(answers, Arc::clone(&call.app.limits.response_budget), options);
-    let response = JsonResultStream::json_response(items, size.json_bytes)?;
-    Ok((summary, reservation.map(Extension), response).into_response())
+    let inputs = mem::take(&mut texts.inputs);
+    let (extensions, answers) = call.infer(call.request(route, inputs), size).await?;
+    let items = texts.into_items(answers, options);
+    let response = JsonListStream::json_response(items, RESULT_FRAME, size.json_bytes)?;
+    Ok((extensions, response).into_response())
 }
 
 /// The texts of a request: the valid ones, and why the others are not.
@@ -64,12 +76,13 @@ struct CheckedTexts {
 }
 
 /// Where a part of the text at this index stands in the body.
-fn pointer(is_bare_list: bool, text_index: usize, part: InputPart) -> String {
+fn pointer(is_bare_list: bool, text_index: usize, part: RequestPart) -> String {
     match part {
-        InputPart::SecondTexts | InputPart::CandidateLabels => "/text_pairs".to_owned(),
-        InputPart::Text(_) | InputPart::SecondText(_) if is_bare_list => format!("/{text_index}"),
-        InputPart::Text(_) => format!("/texts/{text_index}"),
-        InputPart::SecondText(_) => format!("/text_pairs/{text_index}"),
+        RequestPart::SecondTexts | RequestPart::CandidateLabels => "/text_pairs".to_owned(),
+        RequestPart::UserId => "/user_id".to_owned(),
+        RequestPart::Text(_) | RequestPart::SecondText(_) if is_bare_list => format!("/{text_index}"),
+        RequestPart::Text(_) => format!("/texts/{text_index}"),
+        RequestPart::SecondText(_) => format!("/text_pairs/{text_index}"),
     }
 }
 
@@ -93,8 +106,8 @@ impl CheckedTexts {
 
     /// What is wrong with a text, or else with its second one.
     fn find_error(&self, index: usize, input: &Input, limits: &RequestLimits) -> Option<ApiError> {
-        let first = (InputPart::Text(index), &input.text);
-        let second = input.second.as_ref().map(|second| (InputPart::SecondText(index), &second.text));
+        let first = (RequestPart::Text(index), &input.text);
+        let second = input.second.as_ref().map(|second| (RequestPart::SecondText(index), &second.text));
         iter::once(first).chain(second).find_map(|(part, text)| {
             let error = validation::check_prediction_text(text, limits).err()?;
             let pointer = pointer(self.is_bare_list, index, part);
@@ -107,22 +120,16 @@ impl CheckedTexts {
         let invalid = self.errors.len() - self.inputs.len();
         let bytes = self.inputs.iter().map(Input::byte_len).chain(iter::repeat_n(0, invalid));
         let fields = ResponseFields { candidate_labels: None, options };
-        ResponseSize::max_for_models(route.candidate_models(), &bytes, fields)
+        ResponseSize::max_for_models(route.candidate_models(), &bytes, 1, |model| prediction_json_size(model, fields))
     }
 
     /// The results of a request, each made when it is written. `answers`: one per valid text.
-    fn into_items(
-        self,
-        mut answers: InferenceResponse,
-        budget: Arc<ResponseBudget>,
-        options: ResponseOptions,
-    ) -> impl Iterator<Item = BatchItem> {
+    fn into_items(self, mut answers: InferenceResponse, options: ResponseOptions) -> impl Iterator<Item = BatchItem> {
         self.errors.into_iter().enumerate().map(move |(text_index, error)| {
             let result = match error {
                 Some(error) => Err(error),
-                None => {
-                    next_prediction(&mut answers, &budget, options, |part| pointer(self.is_bare_list, text_index, part))
-                }
+                None => next_prediction(&mut answers, options)
+                    .map_err(|error| error.into_api_error(|part| pointer(self.is_bare_list, text_index, part))),
             };
             let outcome = match result {
                 Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),

@@ -1,4 +1,4 @@
-//! From a request's body to checked types: kind, size and pace. Whatever is wrong stops here.
+//! From a request's body to checked types, within the limits of type, size and time.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::error::{ApiError, Code};
 use super::state::App;
 use crate::settings::{ClientTimeouts, RequestLimits};
 
-/// Longest body that a full server reads: the answer to its texts may be known, and then it needs no room.
+/// Longest body that a full server reads: its answers may be in the result cache, and need no permit then.
 const MAX_BODY_BYTES_WHEN_FULL: u64 = 16 << 10;
 
 /// Refuses a body by its head: kind, encoding, size.
@@ -40,10 +40,10 @@ pub async fn check_headers(State(app): State<App>, request: Request, next: Next)
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Ok(response);
     }
-    let may_be_known =
+    let may_be_cached =
         app.inference.engine.cache.is_some() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
-    if app.inference.engine.free_permits() == 0 && !may_be_known {
-        // Refused at once: reading the body would only make both sides wait.
+    if app.inference.engine.free_permits() == 0 && !may_be_cached {
+        // Refused at once: the body would be read in vain.
         app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);
         return Err(InferenceError::Overloaded.into());
     }
@@ -86,7 +86,7 @@ pub trait RequestBody: Sized {
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError>;
 }
 
-/// A body that was read and checked, and its share of the memory for bodies: what was in the body is in the texts now.
+/// A body that was read and checked, and its memory: the texts that were parsed of it take as much.
 #[derive(Debug)]
 pub struct ValidatedJson<T>(pub T, pub Option<OwnedSemaphorePermit>);
 
@@ -94,13 +94,13 @@ impl<T: RequestBody + Send> FromRequest<App> for ValidatedJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let exchange = request.extensions().get::<Arc<ConnectionState>>().cloned();
+        let connection_state = request.extensions().get::<Arc<ConnectionState>>().cloned();
         let is_gzip = is_gzip(request.headers())?;
         let mut memory = None;
         let decoder = BodyDecoder::new(is_gzip, app, &mut memory)?;
         let bytes = read_body(request.into_body(), app, decoder).await?;
-        if let Some(exchange) = exchange {
-            exchange.mark_body_complete();
+        if let Some(connection_state) = connection_state {
+            connection_state.mark_body_complete();
         }
         let parsed = T::parse(charset::decode_utf8(&bytes)?)?;
         parsed.check(&app.limits.requests)?;
@@ -111,9 +111,9 @@ impl<T: RequestBody + Send> FromRequest<App> for ValidatedJson<T> {
 /// Reads a body to its end, within the limits of size and time. The limit of size is for both forms of one that is
 /// compressed.
 async fn read_body(mut body: Body, app: &App, mut decoder: BodyDecoder<'_>) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + app.limits.client_timeouts.body;
+    let deadline = Instant::now() + app.limits.client_timeouts.body;
     let mut received = 0;
-    while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
+    while let Some(data) = read_chunk(&mut body, app, Some(deadline)).await? {
         received += data.len();
         if received > app.limits.requests.max_body_bytes {
             return Err(too_large_error(&app.limits.requests));
@@ -123,12 +123,17 @@ async fn read_body(mut body: Body, app: &App, mut decoder: BodyDecoder<'_>) -> R
     decoder.finish()
 }
 
-/// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.
-pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>) -> Result<Option<Bytes>, ApiError> {
-    let ClientTimeouts { body: longest, body_idle: longest_pause, .. } = app.limits.client_timeouts;
+/// The next bytes of a body, by `deadline` and within the idle timeout; none at its end.
+pub(super) async fn read_chunk(
+    body: &mut Body,
+    app: &App,
+    deadline: Option<Instant>,
+) -> Result<Option<Bytes>, ApiError> {
+    let ClientTimeouts { body: body_timeout, body_idle: idle_timeout, .. } = app.limits.client_timeouts;
     loop {
-        let pause = Instant::now() + longest_pause;
-        let frame = match timeout_at(end.map_or(pause, |end| pause.min(end)), body.frame()).await {
+        let idle_deadline = Instant::now() + idle_timeout;
+        let next_deadline = deadline.map_or(idle_deadline, |deadline| idle_deadline.min(deadline));
+        let frame = match timeout_at(next_deadline, body.frame()).await {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
@@ -139,11 +144,11 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
             }
             Err(_) => {
                 app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);
-                let detail = match end {
-                    Some(end) if end <= pause => {
-                        format!("The whole body did not come within {}.", format_duration(longest))
+                let detail = match deadline {
+                    Some(deadline) if deadline <= idle_deadline => {
+                        format!("The whole body did not come within {}.", format_duration(body_timeout))
                     }
-                    _ => format!("Nothing of the body came for {}.", format_duration(longest_pause)),
+                    _ => format!("Nothing of the body came for {}.", format_duration(idle_timeout)),
                 };
                 return Err(ApiError::new(Code::BodyTimeout, detail));
             }

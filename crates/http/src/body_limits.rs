@@ -15,7 +15,7 @@ pub const DEFAULT_BODY_MEMORY_BYTES: usize = 64 << 20;
 
 /// Memory for the large bodies of all requests together, and the texts in them until they are answered.
 ///
-/// Without it, as many clients as there are connections could each leave most of a body here.
+/// Without it, each connection could leave most of a body in memory.
 #[derive(Debug)]
 pub struct BodyMemory(Arc<Semaphore>);
 
@@ -31,16 +31,16 @@ impl BodyMemory {
     /// # Errors
     /// [`InferenceError::Overloaded`] if that much is not free.
     pub fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), InferenceError> {
-        let holds = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = (length / FREE_BODY_BYTES).saturating_sub(holds);
+        let held_permits = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = (length / FREE_BODY_BYTES).saturating_sub(held_permits);
         if missing == 0 {
             return Ok(());
         }
         let permits = u32::try_from(missing).map_err(|_| InferenceError::Overloaded)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(permits).map_err(|_| InferenceError::Overloaded)?;
+        let acquired = Arc::clone(&self.0).try_acquire_many_owned(permits).map_err(|_| InferenceError::Overloaded)?;
         match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
+            Some(held) => held.merge(acquired),
+            None => *held = Some(acquired),
         }
         Ok(())
     }

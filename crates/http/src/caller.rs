@@ -1,4 +1,4 @@
-//! Who sends a request.
+//! The caller of a request.
 
 use std::convert::Infallible;
 use std::fmt::{self, Display, Formatter};
@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-/// Who sends a request.
+/// The identity behind a caller.
 #[derive(Debug, Clone)]
 pub enum Identity {
     /// A client with a key.

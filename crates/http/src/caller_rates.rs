@@ -35,9 +35,9 @@ pub struct RateLimits {
 /// Why a caller must wait.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RateLimitError {
-    /// Until this time has passed.
+    /// This long.
     RetryAfter(Duration),
-    /// For ever: so many texts never fit; this many do.
+    /// No wait suffices: a request can have at most this many texts.
     ExceedsBurst(NonZeroU32),
 }
 
@@ -55,17 +55,17 @@ impl RateLimits {
         }
     }
 
-    /// Takes `texts` of a request of `whole` texts from what the caller has left.
+    /// Takes `texts` of a request of `total` texts from what the caller has left.
     ///
     /// # Errors
     /// [`RateLimitError`] if that is not enough; nothing is taken then.
-    pub fn charge(&self, who: &Identity, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), RateLimitError> {
-        let own_rate = if let Identity::Key { rate, .. } = who { *rate } else { None };
+    pub fn charge(&self, identity: &Identity, texts: NonZeroU32, total: NonZeroU32) -> Result<(), RateLimitError> {
+        let own_rate = if let Identity::Key { rate, .. } = identity { *rate } else { None };
         let Some(rate) = own_rate.or(self.default_rate) else { return Ok(()) };
-        if whole > rate {
+        if total > rate {
             return Err(RateLimitError::ExceedsBurst(rate));
         }
-        let checked = match (who, &self.addresses) {
+        let checked = match (identity, &self.addresses) {
             (Identity::Key { name, .. }, _) => self.key_limiter(name, rate).check_n(texts),
             (Identity::Address(address), Some(cells)) => cells.check_key_n(&self.address_cell(*address), texts),
             (Identity::Address(_), None) => return Ok(()),
@@ -77,7 +77,7 @@ impl RateLimits {
         }
     }
 
-    /// Counts an unknown key that this address has shown.
+    /// Counts an unknown key from this address.
     ///
     /// # Errors
     /// The time it should wait.
@@ -88,8 +88,8 @@ impl RateLimits {
 
     fn key_limiter(&self, name: &str, rate: NonZeroU32) -> Arc<DefaultDirectRateLimiter> {
         let mut keys = self.keys.lock();
-        if let Some((now, limiter)) = keys.get(name)
-            && *now == rate
+        if let Some((limiter_rate, limiter)) = keys.get(name)
+            && *limiter_rate == rate
         {
             return Arc::clone(limiter);
         }
@@ -116,8 +116,8 @@ mod tests {
         NonZeroU32::new(texts).unwrap()
     }
 
-    fn charge_all(limits: &RateLimits, who: &Identity, texts: NonZeroU32) -> Result<(), RateLimitError> {
-        limits.charge(who, texts, texts)
+    fn charge_all(limits: &RateLimits, identity: &Identity, texts: NonZeroU32) -> Result<(), RateLimitError> {
+        limits.charge(identity, texts, texts)
     }
 
     fn address(last: u8) -> Identity {

@@ -19,16 +19,16 @@ const MAX_TEMPLATE_CHARS: usize = 1_024;
 #[expect(dead_code, reason = "only described")]
 pub(super) struct CandidateLabel(String);
 
-/// Checks labels: how many, how long, and that each is there once.
+/// Checks the number of labels, their lengths, and that each is there once.
 ///
 /// # Errors
-/// [`ValidationError`] with the limit, and the place of the wrong label.
+/// [`ValidationError`] with the limit, and the index of the invalid label.
 pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
     if labels.is_empty() || labels.len() > MAX_LABELS {
         return Err(field_error(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
     }
     for (index, label) in labels.iter().enumerate() {
-        let wrong = if label.trim().is_empty() || label.contains('\0') {
+        let detail = if label.trim().is_empty() || label.contains('\0') {
             "a label must not be empty or blank, and must not contain NUL (U+0000)".to_owned()
         } else if label.len() > MAX_LABEL_BYTES {
             format!("a label must have at most {MAX_LABEL_BYTES} bytes")
@@ -37,14 +37,14 @@ pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
         } else {
             continue;
         };
-        let mut error = field_error(wrong);
+        let mut error = field_error(detail);
         error.add_param("index".into(), &index);
         return Err(error);
     }
     Ok(())
 }
 
-/// Checks what labels are put into.
+/// Checks a hypothesis template.
 ///
 /// # Errors
 /// [`ValidationError`] with the rule.

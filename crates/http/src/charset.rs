@@ -17,18 +17,18 @@ pub fn decode_utf8(body: &[u8]) -> Result<&[u8], ApiError> {
     }
     let body = body.strip_prefix(UTF8_BOM).unwrap_or(body);
     if let Err(error) = std::str::from_utf8(body) {
-        let place = error.valid_up_to();
+        let offset = error.valid_up_to();
         return Err(ApiError::new(
             Code::MalformedJson,
             format!(
-                "The body is not UTF-8: the byte at offset {place} cannot stand there. It seems to be Latin-1 or Windows-1252, or is cut. Send UTF-8."
+                "The body is not UTF-8: the byte at offset {offset} cannot stand there. It seems to be Latin-1 or Windows-1252, or is cut. Send UTF-8."
             ),
         ));
     }
     Ok(body)
 }
 
-/// The encoding that a byte order mark tells, or the zeros that JSON in UTF-8 cannot begin with.
+/// The encoding that a byte order mark names, or the zeros that JSON in UTF-8 cannot begin with.
 fn detect_other_unicode(body: &[u8]) -> Option<&'static str> {
     match *body {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32 with a byte order mark"),

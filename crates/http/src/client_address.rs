@@ -1,4 +1,4 @@
-//! Whose request it is, by address: the connection's other end, or what a trusted proxy says.
+//! The client's address: the other end of the connection, or what a trusted proxy reports.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! A connection that does not wait for ever: every wait for its client has an end.
+//! Time limits for every wait of a connection for its client.
 //!
 //! hyper reads and writes through [`TimeoutStream`]. Its own timer would treat a connection that
 //! rests between two requests like one that has sent half a head, and it knows none for writes.

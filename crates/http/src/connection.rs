@@ -37,7 +37,7 @@ use crate::listeners::ClientStream;
 
 /// Time for an answer to leave a connection that is being closed.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
-/// A connection that has been without a request for longer than this goes when others wait.
+/// A connection that is idle for longer than this ends when clients wait for a slot.
 const EVICTABLE_IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// What the connections of one listener have in common.
@@ -55,13 +55,13 @@ pub struct ConnectionHandler {
     pub unanswered_requests: Arc<AtomicUsize>,
     /// Memory for the responses of this listener.
     pub budget: Arc<ResponseBudget>,
-    /// Notified when connections shall end.
+    /// Cancelled when connections must end.
     pub shutdown: CancellationToken,
     /// Notified when clients wait for a connection: idle ones end then.
     pub slot_pressure: Arc<Notify>,
 }
 
-/// Counts a connection while it is there.
+/// Counts an open connection.
 struct ConnectionCountGuard(Arc<Metrics>);
 
 impl Drop for ConnectionCountGuard {
@@ -107,7 +107,7 @@ impl ConnectionHandler {
             },
         };
         if let Err(error) = served {
-            // A client that leaves or talks nonsense: its business.
+            // The client disconnected or sent no valid HTTP.
             tracing::debug!(%error, "connection ended early");
         }
     }
@@ -121,31 +121,32 @@ impl ConnectionHandler {
     }
 
     async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr) -> hyper::Result<()> {
-        let exchange = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
+        let connection_state = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
         let metrics = Arc::clone(&self.app.telemetry.metrics);
-        let mut paced = TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&exchange), metrics);
-        // Not tower's: hyper calls this in the moment in which a head is complete.
-        let service = service_fn(|request| handle_request(&self, exchange.begin_request(), request));
+        let mut stream =
+            TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&connection_state), metrics);
+        // Not tower's: hyper calls this as soon as a head is complete.
+        let service = service_fn(|request| handle_request(&self, connection_state.begin_request(), request));
         let served = {
             // A server without a clock sends no date (RFC 9110, section 6.6.1). hyper renders one all the same: crates/httpdate
             // has any time, where `HttpDate::from` of the registry's crate panics before 1970 and behind 9999.
             let mut builder = http1::Builder::new();
             builder.max_buf_size(MAX_BUFFER_BYTES).auto_date_header(clock::is_set());
-            let connection = builder.serve_connection(TokioIo::new(&mut paced), service);
-            self.drive(std::pin::pin!(connection), &exchange).await
+            let connection = builder.serve_connection(TokioIo::new(&mut stream), service);
+            self.drive(std::pin::pin!(connection), &connection_state).await
         };
         if served.as_ref().is_some_and(Result::is_ok) {
             // hyper does not close a connection whose client asked for an upgrade.
-            paced.shutdown().await.ok();
+            stream.shutdown().await.ok();
         }
         served.unwrap_or(Ok(()))
     }
 
-    /// Serves a connection until it ends, or until the server has had enough of it: then there is no outcome.
+    /// Serves a connection until it ends. There is no outcome if the server ends it.
     async fn drive<I, S>(
         &self,
         mut connection: Pin<&mut http1::Connection<I, S>>,
-        exchange: &ConnectionState,
+        connection_state: &ConnectionState,
     ) -> Option<hyper::Result<()>>
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -155,11 +156,15 @@ impl ConnectionHandler {
             tokio::select! {
                 served = &mut connection => return Some(served),
                 () = self.shutdown.cancelled() => break,
-                () = self.slot_pressure.notified() => if exchange.idle_duration() > EVICTABLE_IDLE_TIME { return None },
-                () = exchange.eviction.cancelled() => return self.record_eviction(),
+                () = self.slot_pressure.notified() => {
+                    if connection_state.idle_duration() > EVICTABLE_IDLE_TIME {
+                        return None;
+                    }
+                }
+                () = connection_state.eviction.cancelled() => return self.record_eviction(),
             }
         }
-        if exchange.request_count() == 0 {
+        if connection_state.request_count() == 0 {
             // Its first request may be on its way, sent before the stop.
             tokio::select! {
                 served = &mut connection => return Some(served),
@@ -170,10 +175,10 @@ impl ConnectionHandler {
         loop {
             tokio::select! {
                 served = &mut connection => return Some(served),
-                () = exchange.eviction.cancelled() => return self.record_eviction(),
+                () = connection_state.eviction.cancelled() => return self.record_eviction(),
                 () = tokio::time::sleep(FLUSH_TIMEOUT) => {}
             }
-            if !exchange.is_busy() {
+            if !connection_state.is_busy() {
                 // A client that has not sent a whole head waits for nothing.
                 return None;
             }
@@ -188,26 +193,28 @@ impl ConnectionHandler {
 }
 
 async fn handle_request(
-    front: &ConnectionHandler,
-    turn: RequestGuard,
+    handler: &ConnectionHandler,
+    guard: RequestGuard,
     mut request: Request<Incoming>,
 ) -> Result<Response<TrackedBody>, Infallible> {
     let has_body = !request.body().is_end_stream();
     // hyper reads a body of known length even if it is refused, but only one chunk.
-    let may_be_ready = request.body().size_hint().exact().is_some();
-    let exchange = Arc::clone(&turn.0);
-    request.extensions_mut().insert(Arc::clone(&exchange));
-    exchange.wait_until_flushed().await;
-    let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
+    let has_known_length = request.body().size_hint().exact().is_some();
+    let connection_state = Arc::clone(&guard.0);
+    request.extensions_mut().insert(Arc::clone(&connection_state));
+    connection_state.wait_until_flushed().await;
+    let mut response: Response<Body> = handler.router.clone().oneshot(request).await?;
     // The next request of this client goes to another replica. Bytes after an unread body are no request.
-    if front.app.models.draining.load(Ordering::Relaxed) || (has_body && !exchange.has_received_request(may_be_ready)) {
+    if handler.app.models.draining.load(Ordering::Relaxed)
+        || (has_body && !connection_state.has_received_request(has_known_length))
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let size = response.body().size_hint().exact();
     let reserved = response.extensions_mut().remove::<ReservationHandle>();
     let reservation = reserved.and_then(|reserved| reserved.shrink_to(size));
     if reservation.is_some() {
-        front.budget.register(&exchange);
+        handler.budget.register(&connection_state);
     }
-    Ok(response.map(|body| turn.into_tracked_body(body, reservation)))
+    Ok(response.map(|body| guard.into_tracked_body(body, reservation)))
 }

@@ -1,5 +1,5 @@
-//! What the two ends of a connection must know of each other: the transport, which counts
-//! time, and the request, which says what the time is spent on.
+//! What the transport and the request of a connection share: the transport measures time, the request says what it is
+//! spent on.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
@@ -29,7 +29,7 @@ const SENDING: u8 = 3;
 /// An answer of which some bytes may not have been taken by the system.
 const FLUSHING: u8 = 4;
 
-/// The exchange of requests and answers on one connection, one at a time.
+/// The state of one connection, which has one request at a time.
 #[derive(Debug)]
 pub struct ConnectionState {
     peer: IpAddr,
@@ -56,7 +56,7 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// The exchange of a new connection from `peer`. `unanswered_requests` counts complete requests without an answer.
+    /// The state of a new connection from `peer`. `unanswered_requests` counts complete requests without an answer.
     #[must_use]
     pub fn new(peer: IpAddr, unanswered_requests: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
@@ -105,11 +105,11 @@ impl ConnectionState {
         self.received_requests.store(requests, Relaxed);
     }
 
-    /// True if nothing of this request is on its way: its handler has all of it, or, if `ready` counts, the transport.
+    /// True if nothing of this request is on its way: its handler has all of it, or, if `in_transport`, the transport.
     #[must_use]
-    pub fn has_received_request(&self, ready: bool) -> bool {
-        let ready = ready && self.received_requests.load(Relaxed) >= self.request_count();
-        ready || self.request_state.load(Relaxed) == PROCESSING
+    pub fn has_received_request(&self, in_transport: bool) -> bool {
+        let received = in_transport && self.received_requests.load(Relaxed) >= self.request_count();
+        received || self.request_state.load(Relaxed) == PROCESSING
     }
 
     /// The system has taken all bytes: if an answer has ended, this is when.
@@ -167,7 +167,7 @@ impl ConnectionState {
         RequestGuard(Arc::clone(self))
     }
 
-    /// The request's body is complete: what it waits for now is the server.
+    /// The request's body is complete: the client waits for the server from here on.
     pub fn mark_body_complete(&self) {
         if self.request_state.swap(PROCESSING, Relaxed) != PROCESSING {
             self.unanswered_requests.fetch_add(1, Relaxed);
@@ -184,16 +184,16 @@ impl ConnectionState {
 /// Address of the other end of a request's connection; unspecified where there is no connection.
 #[must_use]
 pub fn peer_address(request: &Request) -> IpAddr {
-    let exchange = request.extensions().get::<Arc<ConnectionState>>();
-    exchange.map_or(Ipv4Addr::UNSPECIFIED.into(), |exchange| exchange.peer)
+    let connection_state = request.extensions().get::<Arc<ConnectionState>>();
+    connection_state.map_or(Ipv4Addr::UNSPECIFIED.into(), |connection_state| connection_state.peer)
 }
 
-/// One request and its answer. Dropped when the answer is in the transport's hands or its client left.
+/// One request and its answer. Dropped when the transport has the whole answer, or the client has disconnected.
 #[derive(Debug)]
 pub struct RequestGuard(pub Arc<ConnectionState>);
 
 impl RequestGuard {
-    /// The answer is there, with its memory: it ends this turn when its last byte was taken.
+    /// Makes the body of the answer, with its memory. The request ends when the system has taken the last byte.
     #[must_use]
     pub fn into_tracked_body(self, body: Body, reservation: Option<Reservation>) -> TrackedBody {
         self.0.set_request_state(SENDING);
@@ -206,13 +206,13 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        // Its last bytes may still be here.
+        // The transport may still hold the last bytes.
         self.0.is_unflushed.store(true, Relaxed);
         self.0.set_request_state(FLUSHING);
     }
 }
 
-/// The body of an answer, with the turn that it ends.
+/// The body of an answer, with the request that it ends.
 #[derive(Debug)]
 pub struct TrackedBody {
     body: Body,
@@ -231,7 +231,7 @@ impl hyper::body::Body for TrackedBody {
             let Some(frame) = polled.transpose()? else { return Poll::Ready(None) };
             match frame.into_data() {
                 Ok(data) => self.remaining = data,
-                Err(other) => return Poll::Ready(Some(Ok(other))),
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
         let length = self.remaining.len().min(PART_BYTES);
@@ -259,10 +259,10 @@ mod tests {
 
     #[test]
     fn connection_state_flushed_is_not_stalled() {
-        let exchange = ConnectionState::new([127, 0, 0, 1].into(), Arc::default());
-        exchange.mark_write_stalled();
-        assert_ne!(exchange.stalled_since_nanos.load(Relaxed), 0);
-        exchange.mark_flushed();
-        assert_eq!(exchange.stalled_since_nanos.load(Relaxed), 0);
+        let connection_state = ConnectionState::new([127, 0, 0, 1].into(), Arc::default());
+        connection_state.mark_write_stalled();
+        assert_ne!(connection_state.stalled_since_nanos.load(Relaxed), 0);
+        connection_state.mark_flushed();
+        assert_eq!(connection_state.stalled_since_nanos.load(Relaxed), 0);
     }
 }

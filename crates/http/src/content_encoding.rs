@@ -28,7 +28,7 @@ pub fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
             if name.is_empty() || name.eq_ignore_ascii_case("identity") {
                 continue;
             }
-            let names_gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
+            let names_gzip = ["gzip", "x-gzip"].iter().any(|gzip| name.eq_ignore_ascii_case(gzip));
             if is_gzip || !names_gzip {
                 return Err(unsupported_encoding_error());
             }
@@ -45,7 +45,7 @@ fn unsupported_encoding_error() -> ApiError {
     )
 }
 
-/// A body on its way, decoded as far as it has come.
+/// A body that is being received and decoded.
 pub enum BodyDecoder<'a> {
     /// It is not compressed.
     Plain(BoundedOutput<'a>),
@@ -121,8 +121,8 @@ impl<'a> BodyDecoder<'a> {
             Self::Plain(output) => return output.append(encoded),
             Self::Gzip(decoder) => decoder,
         };
-        for piece in encoded.chunks(CHUNK_BYTES) {
-            if decoder.write_all(piece).is_err() {
+        for chunk in encoded.chunks(CHUNK_BYTES) {
+            if decoder.write_all(chunk).is_err() {
                 return Err(decoder.get_mut().take_error());
             }
             tokio::task::coop::consume_budget().await;

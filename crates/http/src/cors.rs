@@ -7,7 +7,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::cors_origins::CorsOrigins;
 
-/// How long a browser may remember what it was allowed.
+/// How long a browser may keep the answer to a preflight request.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
 
 /// The layer that answers preflight requests and says which pages may read answers. Nothing where none may.
@@ -21,7 +21,7 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
             AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
-    let sent = [
+    let request_headers = [
         "authorization",
         "cache-control",
         "content-encoding",
@@ -34,8 +34,8 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         "x-user-id",
     ]
     .map(HeaderName::from_static);
-    let exposed =
+    let response_headers =
         ["etag", "retry-after", "www-authenticate", "server-timing", "x-request-id"].map(HeaderName::from_static);
     let layer = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::HEAD, Method::POST]);
-    Some(layer.allow_headers(sent).expose_headers(exposed).max_age(PREFLIGHT_MAX_AGE))
+    Some(layer.allow_headers(request_headers).expose_headers(response_headers).max_age(PREFLIGHT_MAX_AGE))
 }

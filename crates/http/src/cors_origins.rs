@@ -13,7 +13,7 @@ pub enum CorsOrigins {
 }
 
 impl CorsOrigins {
-    /// What was typed.
+    /// Parses the entries of the option.
     ///
     /// # Errors
     /// A sentence that names the option and the first entry that is no origin.
@@ -35,17 +35,17 @@ impl CorsOrigins {
     }
 }
 
-/// An origin as browsers send it: in lower case, without the port that is usual for its scheme.
+/// An origin as browsers send it: in lower case, without the default port of its scheme.
 fn normalize_origin(typed: &str) -> Option<String> {
     let typed = typed.to_ascii_lowercase();
     let (scheme, host) = typed.split_once("://")?;
-    let usual = match scheme {
+    let default_port = match scheme {
         "http" => ":80",
         "https" => ":443",
         _ => return None,
     };
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':' | b'[' | b']');
-    let host = host.strip_suffix(usual).unwrap_or(host);
+    let host = host.strip_suffix(default_port).unwrap_or(host);
     (!host.is_empty() && host.bytes().all(fits)).then(|| format!("{scheme}://{host}"))
 }
 

@@ -26,9 +26,9 @@ pub struct ApiDescription;
 pub fn routes(api: &Document) -> [(&'static str, MethodRouter<App>); 2] {
     // A description that cannot be written as JSON would fail the test that compares it.
     let json = Bytes::from(api.to_pretty_json().unwrap_or_default());
-    let own = Code::ALL.iter().map(|code| (code.kind(), code.status().as_u16(), code.title()));
+    let problems = Code::ALL.iter().map(|code| (code.kind(), code.status().as_u16(), code.title()));
     let mut rows = String::new();
-    for (kind, status, title) in own.chain(GATEWAY_PROBLEMS.iter().copied()) {
+    for (kind, status, title) in problems.chain(GATEWAY_PROBLEMS.iter().copied()) {
         _ = write!(rows, "<tr id=\"{kind}\"><td><code>/docs#{kind}</code></td><td>{status}</td><td>{title}</td></tr>");
     }
     let page = Bytes::from(include_str!("docs.html").replace("{{problems}}", &rows));

@@ -1,4 +1,4 @@
-//! `GET /admin/drift`: whether texts and answers are still like before, and how right those were.
+//! `GET /admin/drift`: drift and accuracy of each version.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,11 +21,11 @@ use serde::Deserialize;
 use super::error::{ApiError, Code};
 use super::state::ModelState;
 
-/// How much is told.
+/// The query of the report.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriftQuery {
-    /// Windows of each version, the last ones, 0 to 24; 24 if nothing is said.
+    /// Windows of each version, the last ones, 0 to 24; 24 by default.
     windows: Option<usize>,
 }
 
@@ -41,7 +41,7 @@ pub async fn show(
         return Err(ApiError::at_pointer("windows", detail));
     };
     let snapshot = models.registry.snapshot();
-    // Models go as the server stops: a client must not take them for removed. Once seen here, none had gone before.
+    // Models are unloaded as the server stops: a client must not take them for removed. The snapshot is older than this check.
     if models.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
@@ -82,7 +82,7 @@ fn profile_comparison(monitor: &DriftMonitor, max_windows: usize) -> ProfileComp
             texts: profile.texts,
         },
         window_texts: settings.texts,
-        longest_seconds: settings.max_age.map(|longest| longest.as_secs_f64()),
+        longest_seconds: settings.max_age.map(|max_age| max_age.as_secs_f64()),
         needed,
         open_texts,
         signals: signals.into_iter().map(signal_view).collect(),
@@ -129,12 +129,12 @@ fn distance_view(distance: Divergence) -> DistanceView {
     }
 }
 
-fn accuracy_view(now: &AccuracyStatus) -> AccuracyView {
+fn accuracy_view(status: &AccuracyStatus) -> AccuracyView {
     AccuracyView {
-        accuracy: now.accuracy(),
-        labelled: now.labelled_answers,
-        expected: now.expected,
-        dropped: now.has_dropped,
+        accuracy: status.accuracy(),
+        labelled: status.labelled_answers,
+        expected: status.expected,
+        dropped: status.has_dropped,
     }
 }
 

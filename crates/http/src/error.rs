@@ -81,7 +81,7 @@ codes! {
     PredictionExpired = "prediction-expired", GONE, "The prediction is too old";
     /// The registry does not allow it as things are.
     Conflict = "conflict", CONFLICT, "This cannot be done as things are";
-    /// It has changed meanwhile.
+    /// The revision is not that of `If-Match`.
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "It has changed meanwhile";
     /// A change that does not say what it was decided on.
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing";
@@ -154,6 +154,23 @@ impl Code {
             _ => None,
         }
     }
+}
+
+/// How an error is written down: an extension of a response whose dialect has a form of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorFormat {
+    /// Content type of the body.
+    pub content_type: &'static str,
+    /// The body for the request of this id.
+    pub body: fn(&ApiError, &str) -> serde_json::Result<Vec<u8>>,
+}
+
+impl ErrorFormat {
+    /// A problem (RFC 9457).
+    pub const PROBLEM: Self = Self {
+        content_type: "application/problem+json",
+        body: |error, id| serde_json::to_vec(&error.to_problem(Some(id.to_owned()))),
+    };
 }
 
 /// An error on its way to the client.

@@ -170,7 +170,7 @@ pub async fn feedback(
     ValidatedJson(request, _memory): ValidatedJson<FeedbackRequest>,
 ) -> Result<Response, ApiError> {
     let FeedbackRequest { truths, is_list } = request;
-    rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
+    rate_limit::charge_remaining_texts(&app.access, &app.telemetry, &caller, truths.len())?;
     let deadline = Instant::now() + app.limits.requests.timeout;
     let reservation = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?;
     let feedback = truths.into_iter().map(|truth| Feedback {

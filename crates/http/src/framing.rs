@@ -4,16 +4,16 @@
 //! which: for a new request, for the rest of a head, or for a body. A client that confuses it
 //! gets a wrong time limit and nothing else.
 //!
-//! hyper tells neither whether a part of the next head came with a request, nor whether a body that
-//! was refused has arrived: without this, the former would have the time of an idle connection, and
-//! each refusal of a small body would close its connection.
+//! hyper reports neither a part of the next head behind a request, nor the arrival of a refused body.
+//! Without this, the former would have the time limit of an idle connection, and each refusal of a
+//! small body would close its connection.
 
 use FramingState::{Between, Body, Chunk, ChunkEnd, ChunkSize, Head, Lost, Trailer};
 
-/// Longest part of a line that is looked at: enough for the two headers that frame a body.
+/// Bytes that are kept of a line: enough for the two headers that frame a body.
 const LONGEST_LINE: usize = 256;
 
-/// The place in the stream.
+/// The position in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum FramingState {
     /// Between two messages.
@@ -38,7 +38,7 @@ enum FramingState {
 /// Follows one stream.
 #[derive(Debug, Default)]
 pub struct Framing {
-    place: FramingState,
+    state: FramingState,
     line: Vec<u8>,
     /// Heads that have begun so far.
     pub message_starts: u64,
@@ -57,25 +57,25 @@ impl Framing {
     /// True in a head that is not complete.
     #[must_use]
     pub fn is_in_headers(&self) -> bool {
-        self.place == Head
+        self.state == Head
     }
 
     /// True between two messages, and before the first.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
-        self.place == Between
+        self.state == Between
     }
 
     /// Takes the next bytes of the stream.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            bytes = match self.place {
+            bytes = match self.state {
                 // Old clients send a line end after a body: it begins nothing.
                 Between if let [b'\r' | b'\n', rest @ ..] = bytes => rest,
                 Between => {
                     self.message_starts += 1;
                     (self.request_line_seen, self.length, self.chunked) = (false, 0, false);
-                    self.place = Head;
+                    self.state = Head;
                     bytes
                 }
                 Body(missing) => self.skip(bytes, missing, Body, Between),
@@ -95,7 +95,7 @@ impl Framing {
     ) -> &'a [u8] {
         let skipped = bytes.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
         let missing = missing - skipped as u64;
-        self.place = if missing == 0 { then } else { rest(missing) };
+        self.state = if missing == 0 { then } else { rest(missing) };
         bytes.get(skipped..).unwrap_or_default()
     }
 
@@ -114,9 +114,9 @@ impl Framing {
     }
 
     fn end_line(&mut self, line: &[u8]) {
-        match self.place {
+        match self.state {
             Head if line.is_empty() && self.request_line_seen => {
-                self.place = match self.length {
+                self.state = match self.length {
                     _ if self.chunked => ChunkSize,
                     0 => Between,
                     length => Body(length),
@@ -129,14 +129,14 @@ impl Framing {
             ChunkSize => {
                 let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-                self.place = match size {
+                self.state = match size {
                     None => Lost,
                     Some(0) => Trailer,
                     Some(size) => Chunk(size),
                 };
             }
-            ChunkEnd => self.place = ChunkSize,
-            Trailer if line.is_empty() => self.place = Between,
+            ChunkEnd => self.state = ChunkSize,
+            Trailer if line.is_empty() => self.state = Between,
             _ => {}
         }
     }
@@ -164,7 +164,7 @@ mod tests {
         for size in 1..=stream.len() {
             let mut parts = Framing::default();
             stream.as_bytes().chunks(size).for_each(|part| parts.feed(part));
-            assert_eq!((parts.place, parts.message_starts), (whole.place, whole.message_starts), "in parts of {size}");
+            assert_eq!((parts.state, parts.message_starts), (whole.state, whole.message_starts), "in parts of {size}");
         }
         whole
     }

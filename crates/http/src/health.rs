@@ -11,19 +11,19 @@ use axum::response::{IntoResponse, Response};
 use predictd_api::health::{HealthReport, ModelHealth};
 use predictd_api::problem::Problem;
 use predictd_inference::InferenceService;
+use predictd_metrics::Metrics;
 use predictd_registry::Snapshot;
 use predictd_registry::database::StorageFault;
-use predictd_registry::runtime::RegistryRuntime;
-use predictd_registry::service::RegistryContext;
+use predictd_registry::service::{RegistryContext, RegistryServices};
 use predictd_telemetry::spans::SpanTracer;
 
 use super::error::{ApiError, Code};
 use super::state::{ModelState, TelemetryState};
 
-/// A word for how the registry stands.
+/// The status of the registry.
 fn registry_status(registry: &RegistryContext) -> &'static str {
     match (registry.storage_fault(), registry.database_downtime()) {
-        (Some(unusable), _) => unusable.name(),
+        (Some(fault), _) => fault.name(),
         (None, Some(_)) => "stale",
         (None, None) => "current",
     }
@@ -61,7 +61,7 @@ fn model_healths(snapshot: &Snapshot) -> Vec<ModelHealth> {
     healths.collect()
 }
 
-/// The event loop turns. Says nothing of models.
+/// The process runs. Says nothing of models.
 #[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn livez() -> &'static str {
     "live\n"
@@ -98,23 +98,32 @@ pub async fn metrics(
     State(inference): State<Arc<InferenceService>>,
     State(telemetry): State<Arc<TelemetryState>>,
 ) -> Result<Response, ApiError> {
-    let TelemetryState { metrics, spans, .. } = &*telemetry;
     let (bytes, entries) = inference.engine.cache.as_ref().map_or((0, 0), |cache| cache.size());
-    metrics.set_cache_size(bytes, entries);
-    metrics.set_lost_lines(predictd_telemetry::lost_lines());
-    for (state, spans) in spans.iter().flat_map(SpanTracer::counts) {
-        metrics.set_spans(state, spans);
+    telemetry.metrics.set_cache_size(bytes, entries);
+    telemetry.metrics.set_ready(models.is_ready());
+    update_telemetry_metrics(&telemetry);
+    if let Some(runtime) = &models.registry_runtime {
+        update_registry_metrics(&telemetry.metrics, runtime.services());
     }
-    metrics.set_ready(models.is_ready());
-    if let Some(services) = models.registry_runtime.as_ref().map(RegistryRuntime::services) {
-        let registry = &services.context;
-        metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
-        metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
-        metrics.set_unserved_models(registry.unserved_model_count());
-        metrics.set_feedback_waiting(services.feedback.spooled_bytes());
-    }
-    let text = metrics
+    let text = telemetry
+        .metrics
         .render(&models.registry.snapshot().version_gauges())
         .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+fn update_telemetry_metrics(telemetry: &TelemetryState) {
+    let TelemetryState { metrics, spans, .. } = telemetry;
+    metrics.set_dropped_log_lines(predictd_telemetry::dropped_lines());
+    for (state, spans) in spans.iter().flat_map(SpanTracer::counts) {
+        metrics.set_spans(state, spans);
+    }
+}
+
+fn update_registry_metrics(metrics: &Metrics, services: &RegistryServices) {
+    let registry = &services.context;
+    metrics.set_storage_fault(registry.storage_fault().map(StorageFault::name));
+    metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
+    metrics.set_unserved_models(registry.unserved_model_count());
+    metrics.set_spool_bytes(services.feedback.spooled_bytes());
 }

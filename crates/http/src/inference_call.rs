@@ -1,36 +1,42 @@
-//! A handler's call of the inference service, the same for every API dialect: what the head of the request says, memory for
-//! the response, and failures as API errors.
+//! A handler's call of the inference service, the same for every API dialect.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use predictd_api::predictions::Prediction;
 use predictd_engine::cache_lookup::CacheMode;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
+use predictd_inference::request_summary::RequestSummary;
 use predictd_inference::response::InferenceResponse;
-use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
+use predictd_inference::{InferenceFailure, InferenceService, RoutedRequest};
 use predictd_text::input::Input;
 
+use super::call_error::CallError;
 use super::caller::Caller;
-use super::error::{ApiError, Code};
-use super::prediction::{ResponseOptions, to_prediction};
+use super::error::ApiError;
 use super::prediction_headers::{UserId, cache_mode, request_deadline};
 use super::rate_limit;
-use super::response_budget::{ResponseBudget, ResponseGrant};
+use super::response_budget::ResponseGrant;
 use super::response_reservation::ReservationHandle;
 use super::response_size::ResponseSize;
-use super::state::App;
+use super::state::{AccessState, App, LimitState, TelemetryState};
 
 /// What the head of a prediction request says, and the service that answers it.
 pub struct InferenceCall {
-    /// What handlers work with.
-    pub app: App,
+    inference: Arc<InferenceService>,
+    limits: Arc<LimitState>,
+    access: Arc<AccessState>,
+    telemetry: Arc<TelemetryState>,
     deadline: Instant,
     cache_mode: CacheMode,
     caller: Caller,
     user: UserId,
 }
+
+/// What the layers take from the response: its summary, and the memory that it holds until it is written.
+pub type ResponseExtensions = (Option<Extension<RequestSummary>>, Option<Extension<ReservationHandle>>);
 
 impl FromRequestParts<App> for InferenceCall {
     type Rejection = ApiError;
@@ -38,8 +44,11 @@ impl FromRequestParts<App> for InferenceCall {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let Ok(caller) = Caller::from_request_parts(parts, app).await;
         Ok(Self {
-            app: app.clone(),
-            deadline: request_deadline(&parts.headers, app)?,
+            inference: Arc::clone(&app.inference),
+            limits: Arc::clone(&app.limits),
+            access: Arc::clone(&app.access),
+            telemetry: Arc::clone(&app.telemetry),
+            deadline: request_deadline(&parts.headers, &app.limits)?,
             cache_mode: cache_mode(&parts.headers),
             caller,
             user: UserId::from_headers(&parts.headers)?,
@@ -48,27 +57,28 @@ impl FromRequestParts<App> for InferenceCall {
 }
 
 impl InferenceCall {
-    /// Charges the caller for all texts but the first.
+    /// Charges the caller for all texts but the first, which a layer has charged.
     ///
     /// # Errors
     /// Those of [`rate_limit::charge_remaining_texts`].
     pub fn charge_texts(&self, count: usize) -> Result<(), ApiError> {
-        rate_limit::charge_remaining_texts(&self.app, &self.caller, count)
+        rate_limit::charge_remaining_texts(&self.access, &self.telemetry, &self.caller, count)
     }
 
     /// Chooses the version for what the body says.
     ///
     /// # Errors
     /// 422 if the header names another user, 404 and 503 if no version can answer.
-    pub fn resolve(&self, selector: ModelSelector<'_>) -> Result<ArmRoute, ApiError> {
+    pub fn resolve(&self, selector: ModelSelector<'_>) -> Result<ArmRoute, CallError> {
         let user_id = self.user.merge_with_body(selector.user_id)?;
-        Ok(self.app.inference.resolve(ModelSelector { user_id, ..selector })?)
+        let route = self.inference.resolve(ModelSelector { user_id, ..selector });
+        Ok(route.map_err(InferenceFailure::from)?)
     }
 
     /// A request whose texts may each fail alone.
     #[must_use]
-    pub fn request(&self, route: ArmRoute, inputs: Vec<Input>) -> InferenceRequest {
-        InferenceRequest {
+    pub fn request(&self, route: ArmRoute, inputs: Vec<Input>) -> RoutedRequest {
+        RoutedRequest {
             route,
             inputs,
             zero_shot: None,
@@ -79,104 +89,22 @@ impl InferenceCall {
         }
     }
 
-    /// Infers once there is memory for a response of this size. `pointer`: where a part of the request stands in the body.
+    /// Infers once there is memory for a response of this size.
     ///
     /// # Errors
     /// Those of the service, or 422 and 503 for a response that finds no memory.
     pub async fn infer(
         &self,
-        request: InferenceRequest,
+        request: RoutedRequest,
         size: ResponseSize,
-        pointer: impl FnOnce(InputPart) -> String,
-    ) -> Result<(InferenceResponse, Option<ReservationHandle>), ApiError> {
-        let budget = &self.app.limits.response_budget;
+    ) -> Result<(ResponseExtensions, InferenceResponse), CallError> {
+        let budget = &self.limits.response_budget;
         let ResponseGrant { reservation, max_entity_bytes } = budget.grant(size, self.deadline).await?;
-        let request = InferenceRequest { max_entity_bytes, ..request };
-        let response = self.app.inference.infer(request).await;
-        Ok((response.map_err(|failure| to_api_error(budget, failure, pointer))?, reservation))
-    }
-}
-
-/// The next answer as a client sees it. `pointer`: where a part of its input stands in the body.
-///
-/// # Errors
-/// Why there is none.
-pub fn next_prediction(
-    answers: &mut InferenceResponse,
-    budget: &ResponseBudget,
-    options: ResponseOptions,
-    pointer: impl FnOnce(InputPart) -> String,
-) -> Result<Prediction, ApiError> {
-    let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
-    to_prediction(answer.map_err(|failure| to_api_error(budget, failure, pointer))?, options)
-}
-
-/// The error that a client gets. `pointer`: where a part of the request stands in the body.
-fn to_api_error(
-    budget: &ResponseBudget,
-    failure: InferenceFailure,
-    pointer: impl FnOnce(InputPart) -> String,
-) -> ApiError {
-    if let Some(part) = failure.rejected_part() {
-        return ApiError::at_pointer(pointer(part), failure.to_string());
-    }
-    match failure {
-        InferenceFailure::Unresolved(error) => error.into(),
-        InferenceFailure::Refused(error) => error.into(),
-        InferenceFailure::Item { error, .. } => error.into(),
-        InferenceFailure::EntityMemoryExceeded => budget.too_large_error(),
-        _ => ApiError::new(Code::Internal, "The text got no answer."),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use predictd_engine::{InferenceError, ItemError};
-    use predictd_metrics::Metrics;
-    use predictd_registry::ResolveError;
-    use predictd_text::heads::OutputError;
-    use predictd_text::policy::PolicyError;
-    use predictd_text::tokenizer::TokenizeError;
-
-    fn failures() -> Vec<InferenceFailure> {
-        let items = [
-            ItemError::RejectedByPolicy { is_second_text: true, error: PolicyError::Script },
-            ItemError::Tokenize(TokenizeError::TooLong { tokens: 9, limit: 8 }),
-            ItemError::Tokenize(TokenizeError::NoTokens),
-            ItemError::InferenceFailed,
-            ItemError::OutputInvalid(OutputError::NotFinite),
-            ItemError::DeadlineExceeded,
-        ];
-        let mut failures = vec![
-            InferenceFailure::Unresolved(ResolveError::UnknownModel),
-            InferenceFailure::Unresolved(ResolveError::UnknownVersion),
-            InferenceFailure::Unresolved(ResolveError::ModelLoading),
-            InferenceFailure::Unresolved(ResolveError::LoadFailed),
-            InferenceFailure::Refused(InferenceError::Overloaded),
-            InferenceFailure::Refused(InferenceError::DeadlineExceeded),
-            InferenceFailure::Refused(InferenceError::Closed),
-            InferenceFailure::PairsUnsupported("m".to_owned()),
-            InferenceFailure::LabelsUnsupported("m".to_owned()),
-            InferenceFailure::LabelsNeedLogits,
-            InferenceFailure::EntityMemoryExceeded,
-            InferenceFailure::NoOutput,
-        ];
-        failures.extend(items.map(|error| InferenceFailure::Item { index: 3, error }));
-        failures
-    }
-
-    /// Experiments store the kind, and clients get it.
-    #[test]
-    fn inference_failure_kind_is_that_of_the_problem() {
-        let budget = ResponseBudget::new(1 << 20, &Arc::new(Metrics::new().unwrap()));
-        for failure in failures() {
-            let code = to_api_error(&budget, failure.clone(), |_| "/text".to_owned()).code;
-            assert_eq!(failure.kind(), code.kind(), "{failure:?}");
-            let blames_client = code.status().is_client_error() && code != Code::ModelNotFound;
-            assert_eq!(failure.is_client_error(), blames_client, "{failure:?}");
-        }
+        let request = RoutedRequest { max_entity_bytes, ..request };
+        let mut response = self.inference.infer(request).await.map_err(|failure| match failure {
+            InferenceFailure::EntityMemoryExceeded => budget.too_large_error().into(),
+            failure => CallError::from(failure),
+        })?;
+        Ok(((response.summary.take().map(Extension), reservation.map(Extension)), response))
     }
 }

@@ -1,4 +1,4 @@
-//! JSON to types, and what is wrong with it in words that repeat nothing of it.
+//! JSON to types, with errors that repeat nothing of the body.
 
 use std::fmt::Write as _;
 
@@ -71,9 +71,9 @@ fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
     if !error.is_data() {
-        // These messages are fixed texts of the parser: nothing of the body is in them.
-        let place = format!("line {}, column {}", error.line(), error.column());
-        return ApiError::new(Code::MalformedJson, format!("The body is not valid JSON ({place}): {message}."));
+        // Fixed texts of the parser, without anything of the body.
+        let position = format!("line {}, column {}", error.line(), error.column());
+        return ApiError::new(Code::MalformedJson, format!("The body is not valid JSON ({position}): {message}."));
     }
     ApiError::at_pointer(pointer, describe_data_error(message))
 }
@@ -107,7 +107,7 @@ fn quoted_name(message: &str, prefix: &str) -> Option<String> {
     Some(echoed)
 }
 
-/// What serde expected, in words of JSON: clients know nothing of Rust's types.
+/// What serde expected, in the terms of JSON.
 fn json_type_name(expected: &str) -> &str {
     match expected {
         "u32" => "a whole number from 0 to 4294967295",

@@ -1,28 +1,28 @@
 //! HTTP: the only place with axum, JSON and status codes.
 //!
 //! - [`state`]: what handlers and layers share; [`mod@router`]: the routes, and the layers over them
-//! - [`settings`], [`listen_address`], [`cors_origins`]: what this crate is set to
+//! - [`settings`], [`listen_address`], [`cors_origins`]: settings
 //! - [`listeners`]: TCP and Unix sockets; [`accept_loop`], [`connection`], [`tls`]: connections
 //! - [`client_timeouts`], [`framing`], [`connection_state`], [`buffer_sizes`]: time limits and buffers of a connection
 //! - [`response_budget`], [`response_reservation`], [`response_size`], [`response_stream`]: memory for large responses
-//! - [`mod@route_table`]: how routes are listed, each with who may use it
+//! - [`mod@route_table`]: the table of routes, each with its scope
 //! - [`observability`]: request id, metrics, the log line, problem details;
 //!   [`log_sampler`]: how many of them are logged; [`mod@trace_context`]: its span
 //! - [`request_limits`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body;
-//!   [`mod@api_keys`], [`watched_keys`], [`caller_rates`], [`body_limits`]: what they decide by; [`mod@caller`]: who sends a request
+//!   [`mod@api_keys`], [`watched_keys`], [`caller_rates`], [`body_limits`]: their rules and state; [`mod@caller`]: the caller of a request
 //! - [`admin_guard`], [`cors`]: which web pages may use the listeners
 //! - [`content_type`], [`content_encoding`], [`charset`]: types of bodies, compressed bodies, bodies that are not UTF-8
-//! - [`client_address`]: whose request it is
+//! - [`client_address`]: the address of the client
 //! - [`json`], [`validation`]: JSON to types, rules for fields
-//! - [`prediction_headers`]: the time a client allows, whom the answers are for, the result cache; [`process_stall`]: since when
+//! - [`prediction_headers`]: timeout, user id and cache mode of a request; [`process_stall`]: standstills of the process
 //! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with its wire types
-//! - [`metrics_server`]: a listener for commands that are no server
-//! - [`drift`]: whether texts and answers are still like before, for operators
-//! - [`log_filter`]: what is logged, changed by operators
-//! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
-//! - [`inference_call`]: from a handler to the inference service
+//! - [`metrics_server`]: metrics of commands other than the server
+//! - [`drift`]: drift and accuracy of versions, for operators
+//! - [`log_filter`]: the log filter, for operators
+//! - [`mod@registry`], [`experiments`]: models, versions and experiments, for operators
+//! - [`inference_call`]: from a handler of any dialect to the inference service; [`call_error`]: why there is no answer
 //! - [`candidate_labels`]: rules for labels in a request
-//! - [`prediction`]: the wire form of one prediction, used by both prediction routes
+//! - [`prediction`], [`prediction_size`]: the wire form of one prediction, used by both prediction routes, and its most bytes
 //! - [`error`]: the one table of errors
 
 #![expect(
@@ -38,6 +38,7 @@ pub mod batch;
 pub mod body;
 pub mod body_limits;
 pub mod buffer_sizes;
+pub mod call_error;
 pub mod caller;
 pub mod caller_rates;
 pub mod candidate_labels;
@@ -69,6 +70,7 @@ pub mod observability;
 pub mod predict;
 pub mod prediction;
 pub mod prediction_headers;
+pub mod prediction_size;
 pub mod process_stall;
 pub mod rate_limit;
 pub mod registry;

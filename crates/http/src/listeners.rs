@@ -16,18 +16,18 @@ use tokio_util::either::Either;
 use super::listen_address::{ListenAddress, UNIX_PREFIX};
 use super::settings::{AcceptMode, AccessSettings};
 
-/// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
-/// then tries again a second later.
+/// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and further
+/// clients then retry after a second.
 const BACKLOG: u32 = 4_096;
-/// Who may connect to the data listener's Unix socket: the server's user and its group.
+/// Mode of the data listener's Unix socket: the server's user and group may connect.
 const DATA_SOCKET_MODE: u32 = 0o660;
-/// Who may connect to the admin listener's Unix socket: the server's user.
+/// Mode of the admin listener's Unix socket: the server's user may connect.
 const ADMIN_SOCKET_MODE: u32 = 0o600;
 
 /// The sockets of a server, bound.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For everybody.
+    /// For clients.
     pub data: DataListener,
     /// For probes and operators.
     pub admin: Listener,
@@ -56,7 +56,7 @@ pub enum Listener {
 /// A connection.
 pub type ClientStream = Either<TcpStream, UnixStream>;
 
-/// The file of a Unix socket. It is removed when this is dropped, unless another one is in its place.
+/// The file of a Unix socket. It is removed when this is dropped, unless another file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -66,7 +66,7 @@ pub struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if file_identity(&self.path).is_some_and(|now| now == self.identity)
+        if file_identity(&self.path).is_some_and(|identity| identity == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
@@ -84,7 +84,7 @@ impl DataListener {
     /// Opens it if it is closed.
     ///
     /// # Errors
-    /// That of the system; another process may have opened a socket of the same address meanwhile.
+    /// That of the system, for example if another process listens on the address.
     pub fn open(self) -> io::Result<Listener> {
         match self {
             Self::Open(listener) => Ok(listener),
@@ -174,7 +174,7 @@ fn bind_tcp(listen: &ListenAddress) -> io::Result<TcpSocket> {
         return Err(Error::new(ErrorKind::InvalidInput, "the host name was not resolved"));
     };
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port whose last connections are still being forgotten can be used again.
+    // Connections in TIME_WAIT must not keep the port in use.
     socket.set_reuseaddr(true)?;
     socket.bind(*address)?;
     Ok(socket)

@@ -47,11 +47,12 @@ pub async fn update(
     caller: Caller,
     ValidatedJson(request, _memory): ValidatedJson<LogFilter>,
 ) -> Result<Json<LogFilter>, ApiError> {
-    let before = predictd_telemetry::current_filter();
-    // Whatever is logged from now on, who said so is.
-    let last_word = || tracing::warn!(by = %caller, before, now = request.filter, "log filter change requested");
-    predictd_telemetry::set_filter(&request.filter, last_word)
+    let previous_filter = predictd_telemetry::current_filter();
+    // Logged before the change: the new filter may suppress the line after it.
+    let log_request =
+        || tracing::warn!(actor = %caller, previous_filter, filter = request.filter, "log filter change requested");
+    predictd_telemetry::set_filter(&request.filter, log_request)
         .map_err(|error| ApiError::at_pointer("/filter", error))?;
-    tracing::warn!(by = %caller, before, now = request.filter, "log filter changed");
+    tracing::warn!(actor = %caller, previous_filter, filter = request.filter, "log filter changed");
     Ok(Json(request))
 }

@@ -1,4 +1,4 @@
-//! How many refusals are logged: under an overload they come by the ten thousand, and say one thing.
+//! Limits the log lines of refusals: an overload causes tens of thousands of equal ones.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ impl LogSampler {
         Self { max_lines_per_second, window: Mutex::new(Window { start: None, count: 0 }) }
     }
 
-    /// One more. If it is to be logged: how many before it were not since the last line.
+    /// Counts a refusal. If it is to be logged: the number of refusals that were not, since the last line.
     pub fn sample(&self) -> Option<u64> {
         self.sample_at(Instant::now())
     }
@@ -41,9 +41,9 @@ impl LogSampler {
             window.count += 1;
             return (window.count <= self.max_lines_per_second).then_some(0);
         }
-        let not_logged = window.count.saturating_sub(self.max_lines_per_second);
+        let suppressed = window.count.saturating_sub(self.max_lines_per_second);
         *window = Window { start: Some(now), count: 1 };
-        Some(not_logged)
+        Some(suppressed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A listener with nothing but `/metrics`, for commands that are no server.
+//! A listener for `/metrics` alone, for commands other than the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub async fn serve(
         let service = TowerToHyperService::new(routes.clone());
         _ = tokio::spawn(async move {
             let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-            // Who sends nothing must not keep others waiting.
+            // A silent client must not hold its slot.
             timeout(CONNECTION_TIMEOUT, connection).await.ok();
             drop(slot);
         });

@@ -1,4 +1,4 @@
-//! `GET /models` and `GET /models/{name}`: what is served.
+//! `GET /models` and `GET /models/{name}`: the served models.
 
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use predictd_api::served_models::{
     GpuMeasurementView, ModelDetail, ModelList, ModelSummary, OverflowPolicy, TextLimits, VersionDetail, VersionFacts,
     VersionSummary,
 };
+use predictd_engine::Engine;
+use predictd_inference::InferenceService;
 use predictd_registry::{ResolveError, ServedModel, VersionState};
 use predictd_text::activation::Activation;
 use predictd_text::text_policies;
@@ -16,7 +18,8 @@ use predictd_text::tokenizer::Tokenizer;
 
 use super::error::ApiError;
 use super::registry::path_params::ModelPath;
-use super::state::{App, ModelState};
+use super::state::{LimitState, ModelState};
+use crate::settings::RequestLimits;
 
 /// List the models.
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
@@ -49,8 +52,13 @@ pub async fn list(State(models): State<Arc<ModelState>>) -> Json<ModelList> {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model"),
     )
 )]
-pub async fn show(State(app): State<App>, ModelPath([name]): ModelPath) -> Result<Json<ModelDetail>, ApiError> {
-    let snapshot = app.models.registry.snapshot();
+pub async fn show(
+    State(models): State<Arc<ModelState>>,
+    State(inference): State<Arc<InferenceService>>,
+    State(limits): State<Arc<LimitState>>,
+    ModelPath([name]): ModelPath,
+) -> Result<Json<ModelDetail>, ApiError> {
+    let snapshot = models.registry.snapshot();
     let served = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
     let detail = ModelDetail {
         default: name == snapshot.default_model,
@@ -61,7 +69,7 @@ pub async fn show(State(app): State<App>, ModelPath([name]): ModelPath) -> Resul
             .map(|(version, state)| VersionDetail {
                 version: version.as_str().to_owned(),
                 state: state.name().to_owned(),
-                facts: version_facts(state, &app),
+                facts: version_facts(state, &inference.engine, &limits.requests),
             })
             .collect(),
         name,
@@ -73,10 +81,9 @@ fn active_version(served: &ServedModel) -> String {
     served.active().map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
 }
 
-fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
+fn version_facts(state: &VersionState, engine: &Engine, limits: &RequestLimits) -> Option<VersionFacts> {
     let VersionState::Ready(model) = state else { return None };
     let pipeline = model.pipeline();
-    let limits = &app.limits.requests;
     Some(VersionFacts {
         description: model.description.clone(),
         task: pipeline.head().task().to_owned(),
@@ -96,7 +103,7 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
         }),
         batch_dependent: model.is_batch_dependent,
         shares_runs: model.is_batchable(),
-        cached: app.inference.engine.can_cache(model),
+        cached: engine.can_cache(model),
         limits: TextLimits {
             max_text_chars: limits.max_text_chars,
             max_client_batch_size: limits.max_client_batch_size,

@@ -1,4 +1,4 @@
-//! What happens around every request: its id, its metrics, its log line, its problem details.
+//! The id, metrics, log line, span and error form of every request.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use predictd_platform::clock;
 use predictd_telemetry::spans::RequestSpan;
 
 use super::connection_state::peer_address;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorFormat};
 use super::log_sampler::LogSampler;
 use super::state::{App, TelemetryState};
 use super::trace_context;
@@ -25,10 +25,10 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 const SERVER_TIMING_HEADER: &str = "server-timing";
 /// Routes that probes call every few seconds.
 const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
-/// An overload refuses tens of thousands of requests: at most so many of them are logged in a second.
+/// Most refusals that are logged in a second: an overload causes tens of thousands.
 static REFUSAL_SAMPLER: LogSampler = LogSampler::new(100);
 
-/// Gives the request an id, counts and logs it, and writes its error down.
+/// Gives the request an id, counts and logs it, and writes its error.
 pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -55,21 +55,21 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     let summary = response.extensions_mut().remove::<RequestSummary>();
     tracker.is_answered = true;
     metrics.http.record_end(route, RequestOutcome::from_status(response.status().as_u16()));
-    let took = start.elapsed();
-    metrics.http.record_response(route, method, response.status().as_str(), took.as_secs_f64());
+    let time = start.elapsed();
+    metrics.http.record_response(route, method, response.status().as_str(), time.as_secs_f64());
     if let Some(summary) = &summary {
-        metrics.http.record_overhead(route, took.saturating_sub(summary.timings.total()).as_secs_f64());
-        if wants_server_timing && let Some(timing) = server_timing_value(summary, took) {
+        metrics.http.record_overhead(route, time.saturating_sub(summary.timings.total()).as_secs_f64());
+        if wants_server_timing && let Some(timing) = server_timing_value(summary, time) {
             response.headers_mut().insert(SERVER_TIMING_HEADER, timing);
         }
     }
-    tracker.log(response.status(), took, error.as_ref(), summary.as_ref());
+    tracker.log(response.status(), time, error.as_ref(), summary.as_ref());
     if let Some(span) = &mut tracker.span {
         trace_context::record_response(span, response.status(), error.as_ref(), summary.as_ref());
     }
     if let Some(error) = error {
         metrics.http.record_error(route, error.code.kind());
-        write_problem(&mut response, &error, &tracker.id);
+        write_error(&mut response, &error, &tracker.id);
     }
     if let Ok(value) = HeaderValue::from_str(&tracker.id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
@@ -128,13 +128,13 @@ impl RequestTracker<'_> {
     fn write_refusal(&self, status: u16, milliseconds: f64, kind: &str) {
         match REFUSAL_SAMPLER.sample() {
             Some(0) => log_request!(info, self, status, milliseconds, kind, "request refused"),
-            Some(unlogged) => log_request!(
+            Some(suppressed) => log_request!(
                 info,
                 self,
                 status,
                 milliseconds,
                 kind,
-                unlogged,
+                suppressed,
                 "request refused; earlier refusals not logged"
             ),
             None => {}
@@ -156,10 +156,10 @@ impl RequestTracker<'_> {
             texts,
             cached,
             tokens,
-            run_texts = timings.batch_size,
-            tokenise_ms = to_millis(timings.tokenize_time),
+            batch_size = timings.batch_size,
+            tokenize_ms = to_millis(timings.tokenize_time),
             queue_ms = to_millis(timings.queue_time),
-            run_ms = to_millis(timings.run_time),
+            inference_ms = to_millis(timings.run_time),
             "request completed"
         );
     }
@@ -168,10 +168,10 @@ impl RequestTracker<'_> {
 /// The value of `Server-Timing` (W3C): milliseconds by part, and in all so far.
 fn server_timing_value(summary: &RequestSummary, total: Duration) -> Option<HeaderValue> {
     let Timings { tokenize_time, queue_time, run_time, .. } = summary.timings;
-    let [tokenize, queue, run, total] =
+    let [tokenize, queue, inference, total] =
         [tokenize_time, queue_time, run_time, total].map(|time| time.as_secs_f64() * 1e3);
     let timing = format!(
-        "tokenise;dur={tokenize:.3}, queue;dur={queue:.3}, run;dur={run:.3}, total;dur={total:.3}, cached;desc=\"{} of {}\"",
+        "tokenize;dur={tokenize:.3}, queue;dur={queue:.3}, inference;dur={inference:.3}, total;dur={total:.3}, cached;desc=\"{} of {}\"",
         summary.cached, summary.texts
     );
     HeaderValue::try_from(timing).ok()
@@ -191,22 +191,22 @@ pub async fn add_security_headers(request: Request, next: Next) -> Response {
     response
 }
 
-fn write_problem(response: &mut Response, error: &ApiError, id: &str) {
-    let problem = error.to_problem(Some(id.to_owned()));
-    match serde_json::to_vec(&problem) {
+fn write_error(response: &mut Response, error: &ApiError, id: &str) {
+    let format = response.extensions_mut().remove().unwrap_or(ErrorFormat::PROBLEM);
+    match (format.body)(error, id) {
         Ok(json) => {
             *response.body_mut() = Body::from(json);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type));
         }
         Err(error) => tracing::error!(%error, "problem could not be serialized; response sent without body"),
     }
 }
 
 /// The client's id if it is harmless, else a new one (UUIDv7).
-fn request_id(given: Option<&HeaderValue>) -> String {
-    given
+fn request_id(header: Option<&HeaderValue>) -> String {
+    header
         .and_then(|value| value.to_str().ok())
-        // A key that was put there by mistake is not logged.
+        // An API key in the wrong header must not be logged.
         .filter(|id| is_plain_name(id) && !id.starts_with(KEY_PREFIX))
         .map_or_else(|| clock::new_id().to_string(), str::to_owned)
 }
@@ -234,5 +234,24 @@ impl Drop for RequestTracker<'_> {
         if let Some(span) = &mut self.span {
             span.set_attribute("error.type", "cancelled");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn error_with_format_of_dialect_is_written_in_it() {
+        let error = ApiError::at_pointer("/inputs", "this is blank");
+        let mut response = Response::default();
+        response.extensions_mut().insert(ErrorFormat {
+            content_type: "application/json",
+            body: |error, id| serde_json::to_vec(&[error.code.kind(), id]),
+        });
+        write_error(&mut response, &error, "r1");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+        assert_eq!(body, r#"["invalid-request","r1"]"#);
     }
 }

@@ -1,12 +1,14 @@
 //! `POST /predict`: one text, one answer.
 
+use std::iter;
+
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use predictd_api::predictions::Prediction;
 use predictd_api::problem::Problem;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
-use predictd_inference::{InferenceRequest, InputPart};
+use predictd_inference::{RequestPart, RoutedRequest};
 use predictd_text::input::Input;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,17 +16,19 @@ use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs};
 
 use super::body::{RequestBody, ValidatedJson};
+use super::call_error::CallError;
 use super::candidate_labels::{self, CandidateLabel};
 use super::error::ApiError;
-use super::inference_call::{InferenceCall, next_prediction};
+use super::inference_call::InferenceCall;
 use super::json;
-use super::prediction::ResponseOptions;
+use super::prediction::{ResponseOptions, next_prediction};
 use super::prediction_headers::PredictionHeaders;
-use super::response_size::{ResponseFields, ResponseSize};
+use super::prediction_size::{ResponseFields, prediction_json_size};
+use super::response_size::ResponseSize;
 use super::validation;
 use crate::settings::RequestLimits;
 
-/// A text and what to say about it.
+/// A text, and what its answer shows.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[validate(context = RequestLimits)]
@@ -37,15 +41,15 @@ pub struct PredictRequest {
     #[schema(value_type = Option<Text>, nullable = false)]
     #[validate(custom(function = "validation::check_prediction_text", use_context))]
     pub text_pair: Option<String>,
-    /// Labels to choose from, for a model that tells whether one text follows from another (zero-shot classification).
+    /// Labels to choose from, for a model of natural language inference (zero-shot classification).
     #[schema(value_type = Option<Vec<CandidateLabel>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
     #[validate(custom(function = "candidate_labels::check_labels"))]
     pub labels: Option<Vec<String>>,
-    /// What each of the labels is put into, in place of `{}`.
+    /// The hypothesis: each of the labels replaces its `{}`.
     #[schema(nullable = false, max_length = 1024, default = "This example is {}.")]
     #[validate(custom(function = "candidate_labels::check_template"))]
     pub hypothesis_template: Option<String>,
-    /// Judge each of the labels for itself: any number of them can be right.
+    /// Score each of the labels independently: any number of them can apply.
     #[serde(default)]
     pub multi_label: bool,
     /// Answer with one score per label.
@@ -56,15 +60,15 @@ pub struct PredictRequest {
     #[schema(minimum = 1, maximum = 1000)]
     #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
-    /// Model that shall answer; the default model if not said.
+    /// The model; the default model if absent.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
-    /// Version that shall answer; the active one if not said.
+    /// The version; the active version if absent.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
-    /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
+    /// The user id: an experiment answers one user always with the same version. The header X-User-Id can name it too.
     #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
@@ -125,28 +129,36 @@ impl PredictRequest {
         ResponseOptions { probabilities: self.return_probabilities, top_k: self.top_k, raw_scores: self.raw_scores }
     }
 
+    /// Items that the text becomes: one per label.
+    fn item_count(&self) -> usize {
+        self.labels.as_ref().map_or(1, Vec::len)
+    }
+
     /// The most that the response can need.
     fn response_size(&self, route: &ArmRoute) -> ResponseSize {
         let fields = ResponseFields { candidate_labels: self.labels.as_deref(), options: self.options() };
         let bytes = self.text.len() + self.text_pair.as_ref().map_or(0, String::len);
-        ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), fields)
+        ResponseSize::max_for_models(route.candidate_models(), &iter::once(bytes), self.item_count(), |model| {
+            prediction_json_size(model, fields)
+        })
     }
 
-    fn into_inference(self, call: &InferenceCall, route: ArmRoute) -> InferenceRequest {
+    fn into_inference(self, call: &InferenceCall, route: ArmRoute) -> RoutedRequest {
         let Self { text, text_pair, labels, hypothesis_template: template, multi_label, .. } = self;
         let zero_shot = labels.map(|labels| ZeroShotQuery { labels, template, multi_label });
         let request = call.request(route, vec![Input::new(text, text_pair)]);
-        InferenceRequest { zero_shot, all_or_nothing: true, ..request }
+        RoutedRequest { zero_shot, all_or_nothing: true, ..request }
     }
 }
 
 /// Where a part of the request stands in the body. With labels, each item is a label.
-fn pointer(has_labels: bool, part: InputPart) -> String {
+fn pointer(has_labels: bool, part: RequestPart) -> String {
     match part {
-        InputPart::SecondText(index) if has_labels => format!("/labels/{index}"),
-        InputPart::CandidateLabels => "/labels".to_owned(),
-        InputPart::SecondText(_) | InputPart::SecondTexts => "/text_pair".to_owned(),
-        InputPart::Text(_) => "/text".to_owned(),
+        RequestPart::SecondText(index) if has_labels => format!("/labels/{index}"),
+        RequestPart::CandidateLabels => "/labels".to_owned(),
+        RequestPart::SecondText(_) | RequestPart::SecondTexts => "/text_pair".to_owned(),
+        RequestPart::Text(_) => "/text".to_owned(),
+        RequestPart::UserId => "/user_id".to_owned(),
     }
 }
 
@@ -169,15 +181,15 @@ pub async fn predict(
     call: InferenceCall,
     ValidatedJson(request, _memory): ValidatedJson<PredictRequest>,
 ) -> Result<Response, ApiError> {
+    let has_labels = request.labels.is_some();
+    answer(call, request).await.map_err(|error| error.into_api_error(|part| pointer(has_labels, part)))
+}
+
+async fn answer(call: InferenceCall, request: PredictRequest) -> Result<Response, CallError> {
     let route = call.resolve(request.selector())?;
-    call.charge_texts(request.labels.as_ref().map_or(1, Vec::len))?;
+    call.charge_texts(request.item_count())?;
     let size = request.response_size(&route);
     let options = request.options();
-    let has_labels = request.labels.is_some();
-    let pointer = |part| pointer(has_labels, part);
-    let request = request.into_inference(&call, route);
-    let (mut answers, reservation) = call.infer(request, size, pointer).await?;
-    let summary = answers.summary.take().map(Extension);
-    let prediction = next_prediction(&mut answers, &call.app.limits.response_budget, options, pointer)?;
-    Ok((summary, reservation.map(Extension), Json(prediction)).into_response())
+    let (extensions, mut answers) = call.infer(request.into_inference(&call, route), size).await?;
+    Ok((extensions, Json(next_prediction(&mut answers, options)?)).into_response())
 }

@@ -2,13 +2,14 @@
 
 use predictd_api::predictions::{ArmAttribution, FoundEntity, LabelScore, ModelVersionName, OneOrMany, Prediction};
 use predictd_experiments::counters::AnswerSource;
-use predictd_inference::response::ItemAnswer;
+use predictd_inference::response::{InferenceResponse, ItemAnswer};
 use predictd_text::entities::Entity;
 use predictd_text::heads::{HeadOutcome, top_k};
 
+use super::call_error::CallError;
 use super::error::{ApiError, Code};
 
-/// What a request wants to see of an answer.
+/// What a request asks of its answers.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseOptions {
     /// One score per label.
@@ -19,12 +20,20 @@ pub struct ResponseOptions {
     pub raw_scores: bool,
 }
 
+/// The wire form of the next answer.
+///
+/// # Errors
+/// [`CallError`] if there is none.
+pub fn next_prediction(answers: &mut InferenceResponse, options: ResponseOptions) -> Result<Prediction, CallError> {
+    Ok(to_prediction(answers.next_answer()?, options)?)
+}
+
 /// The wire form of an answer.
 ///
 /// # Errors
 /// [`ApiError`] if an answer names a label that the model does not have, which cannot happen
 /// with a model that was checked when it was loaded.
-pub fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Prediction, ApiError> {
+fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Prediction, ApiError> {
     let output = &answer.output.prediction;
     let scores = output.scores(options.raw_scores);
     let labels = answer.labels();
@@ -39,8 +48,8 @@ pub fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Pre
             confidence = Some(OneOrMany::One(score));
         }
         HeadOutcome::Labels(indices) => {
-            let chosen = indices.iter().map(|&index| labelled_score(labels, &scores, index));
-            let (labels, scores) = chosen.collect::<Result<_, _>>()?;
+            let labelled = indices.iter().map(|&index| labelled_score(labels, &scores, index));
+            let (labels, scores) = labelled.collect::<Result<_, _>>()?;
             prediction = Some(OneOrMany::Many(labels));
             confidence = Some(OneOrMany::Many(scores));
         }
@@ -50,9 +59,9 @@ pub fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Pre
         }
         HeadOutcome::Entities(found) => {
             let found = found.iter().cloned();
-            let shown =
+            let views =
                 found.map(|Entity { label, score, start, end, text }| FoundEntity { label, score, start, end, text });
-            entities = Some(shown.collect());
+            entities = Some(views.collect());
         }
     }
     let has_labels = prediction.is_some();
@@ -74,7 +83,7 @@ pub fn to_prediction(answer: ItemAnswer, options: ResponseOptions) -> Result<Pre
     })
 }
 
-/// The label at this place, with its score.
+/// The label at this index, with its score.
 fn labelled_score(labels: &[String], scores: &[f32], index: usize) -> Result<(String, f32), ApiError> {
     let label = labels.get(index).cloned().zip(scores.get(index).copied());
     label.ok_or_else(|| ApiError::new(Code::Internal, "The model's labels do not fit its scores."))

@@ -1,15 +1,16 @@
-//! What the headers of a prediction request say: the time that a client allows, whom the answers are for as experiments see it,
-//! and what the client wants of the result cache.
+//! The headers of a prediction request: timeout, user id and cache mode.
 
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use predictd_engine::cache_lookup::CacheMode;
+use predictd_inference::RequestPart;
 use utoipa::IntoParams;
 
+use super::call_error::CallError;
 use super::error::{ApiError, Code};
-use super::state::App;
+use super::state::LimitState;
 
 /// Longest name of a user, in characters.
 const MAX_USER_ID_CHARS: usize = 256;
@@ -33,15 +34,18 @@ pub(super) struct PredictionHeaders {
     user_id: Option<String>,
 }
 
-/// When the answer must be there.
-pub fn request_deadline(headers: &HeaderMap, app: &App) -> Result<Instant, ApiError> {
-    let start = app.limits.stall_detector.estimate_sent_at(Instant::now());
-    let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(start + app.limits.requests.timeout) };
+/// The deadline of a request.
+///
+/// # Errors
+/// 400 for a header without a valid value.
+pub fn request_deadline(headers: &HeaderMap, limits: &LimitState) -> Result<Instant, ApiError> {
+    let start = limits.stall_detector.estimate_sent_at(Instant::now());
+    let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(start + limits.requests.timeout) };
     let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
     let timeout = milliseconds.map(Duration::from_millis).ok_or_else(|| {
         ApiError::new(Code::InvalidHeader, "X-Request-Timeout-Ms must be a whole number of milliseconds, at least 1.")
     })?;
-    Ok(start + timeout.min(app.limits.requests.max_timeout))
+    Ok(start + timeout.min(limits.requests.max_timeout))
 }
 
 /// The user that a header names.
@@ -67,12 +71,13 @@ impl UserId {
     /// The user of a request whose body names this one, or none.
     ///
     /// # Errors
-    /// [`ApiError`] at `/user_id` if the header names another one.
-    pub fn merge_with_body<'a>(&'a self, body: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    /// [`CallError`] at the user id if the header names another one.
+    pub fn merge_with_body<'a>(&'a self, body: Option<&'a str>) -> Result<Option<&'a str>, CallError> {
         match (self.0.as_deref(), body) {
-            (Some(header), Some(body)) if header != body => {
-                Err(ApiError::at_pointer("/user_id", "the header X-User-Id names another user"))
-            }
+            (Some(header), Some(body)) if header != body => Err(CallError::Rejected {
+                part: RequestPart::UserId,
+                detail: "the header X-User-Id names another user".to_owned(),
+            }),
             (header, body) => Ok(header.or(body)),
         }
     }

@@ -1,8 +1,8 @@
 //! Times in which the whole process stood still: stopped by a signal, frozen, or without a core to run on.
 //!
-//! What clients sent meanwhile waited in the kernel, which does not say how long. For a moment
-//! after a standstill every request counts as sent when it began: nobody works for clients that
-//! have given up, and those who have not lose no more than the standstill has cost them.
+//! Requests that arrive in a standstill wait in the kernel, which does not say how long. For a moment
+//! after it, every request counts as sent when it began: the server does no work for clients that
+//! have given up, and the others lose no more time than the standstill took.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,18 +41,18 @@ struct StallState {
 }
 
 impl StallDetector {
-    /// The process is running. To be told so every [`HEARTBEAT_INTERVAL`].
+    /// Records that the process runs. The server calls it every [`HEARTBEAT_INTERVAL`].
     pub fn record_heartbeat(&self, now: Instant) {
         let mut state = self.0.lock();
-        let before = state.last_beat.replace(now).unwrap_or(now);
-        let pause = now.saturating_duration_since(before);
+        let last_beat = state.last_beat.replace(now).unwrap_or(now);
+        let pause = now.saturating_duration_since(last_beat);
         if pause > STALL_THRESHOLD {
-            state.last = Some((before, now));
+            state.last = Some((last_beat, now));
             tracing::warn!(milliseconds = pause.as_secs_f64() * 1e3, "process stalled");
         }
     }
 
-    /// When a request that is read now was sent, as far as that can be told.
+    /// When a request that is read now was sent, as far as that is known.
     #[must_use]
     pub fn estimate_sent_at(&self, now: Instant) -> Instant {
         let state = self.0.lock();
@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn stall_detector_after_stall_request_is_backdated() {
-        let (standstill, start) = (StallDetector::default(), Instant::now());
+        let standstill = StallDetector::default();
+        let start = Instant::now();
         let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
         assert_eq!(standstill.estimate_sent_at(at(9_000)), at(9_000), "no heartbeat");
         for beat in [0, 100, 300, 700] {

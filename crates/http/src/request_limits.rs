@@ -10,7 +10,7 @@ use axum::response::Response;
 use super::error::{ApiError, Code};
 use crate::settings::RequestLimits;
 
-/// Refuses a head that is too large, or that does not say whom it is for (RFC 9112, 3.2).
+/// Refuses a head that is too large, or that has no valid `Host` (RFC 9112, 3.2).
 pub async fn check_request(
     State(limits): State<RequestLimits>,
     request: Request,
@@ -43,13 +43,13 @@ fn find_violation(request: &Request, limits: &RequestLimits) -> Option<(Code, St
 fn find_host_violation(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
-        // HTTP/1.0 knows no Host.
+        // HTTP/1.0 has no Host.
         return (version == Version::HTTP_11).then_some("A request must have a Host header.");
     };
     if hosts.next().is_some() {
         return Some("A request must have one Host header, not several.");
     }
-    // An empty one means that the client knows no name.
+    // A client without a name for the server sends an empty one.
     let is_valid = host.to_str().is_ok_and(|host| host.is_empty() || is_valid_host(host));
     (!is_valid).then_some("The Host header names no host.")
 }

@@ -2,7 +2,7 @@
 //!
 //! Without it, as many clients as there are connections could each ask for a large response and not read it. A request
 //! reserves the most that its response can need before it is answered. A response of at most [`FREE_RESPONSE_BYTES`] bytes needs
-//! no reservation: it takes the place of the request's body, which is gone by then.
+//! no reservation: it takes the memory of the request's body, which is free by then.
 //!
 //! A request whose texts could have more entities than the budget has room for, which few texts have, reserves all of the
 //! budget and is answered alone and in parts: each part is as large as what is left surely holds. It is refused only if
@@ -35,7 +35,7 @@ pub const ADMIN_BUDGET_BYTES: usize = 4 << 20;
 const MONITORING_BUDGET_BYTES: usize = 2 << 20;
 /// The route whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
 const MONITORING_ROUTE: &str = "/metrics";
-/// How many clients that do not read are cut off at most for a response that is there already.
+/// Most clients that are evicted for one response that exists already.
 const MAX_EVICTIONS: usize = 5;
 
 /// The budget of one listener.
@@ -79,7 +79,7 @@ impl ResponseBudget {
         })
     }
 
-    /// Gives up requests that wait, and all that come: the server ends.
+    /// Refuses the requests that wait, and all later ones: the server stops.
     pub fn close(&self) {
         self.free_units.close();
     }
@@ -117,8 +117,8 @@ impl ResponseBudget {
         Ok(ResponseGrant { reservation: Some(ReservationHandle::new(permit, &self.metrics)), max_entity_bytes })
     }
 
-    /// Reserves memory for a response that is there already. One that is larger than its part of the budget takes all
-    /// of it. If none is free, clients that do not read are cut off; it is not waited for others.
+    /// Reserves memory for a response that exists already. One that is larger than its part of the budget takes all
+    /// of it. If none is free, clients that do not read are evicted; there is no wait for others.
     async fn reserve_now(&self, bytes: usize, monitoring: bool) -> Result<ReservationHandle, ApiError> {
         let (part, all) = if monitoring {
             (&self.free_monitoring_units, MONITORING_BUDGET_BYTES)
@@ -136,7 +136,7 @@ impl ResponseBudget {
             // The connection ends on another task.
             tokio::time::sleep(EVICTION_POLL_INTERVAL).await;
         }
-        // After the last eviction. Where there was no client to cut off, one may have read to the end meanwhile.
+        // After the last eviction, or after a client has read its response to the end.
         let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.overloaded_error())?;
         Ok(ReservationHandle::new(permit, &self.metrics))
     }
@@ -159,19 +159,19 @@ impl ResponseBudget {
     }
 
     /// Adds a connection to those that may hold memory, once.
-    pub fn register(&self, exchange: &Arc<ConnectionState>) {
-        if exchange.is_registered.swap(true, Ordering::Relaxed) {
+    pub fn register(&self, connection_state: &Arc<ConnectionState>) {
+        if connection_state.is_registered.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut holders = self.holders.lock();
         if holders.len() == holders.capacity() {
             holders.retain(|holder| holder.strong_count() > 0);
         }
-        holders.push(Arc::downgrade(exchange));
+        holders.push(Arc::downgrade(connection_state));
     }
 
     /// Ends the connection whose client has read nothing for the longest time; seldom, however many requests wait. True
-    /// if one ends, or has just been told to.
+    /// if one ends now, or was evicted a moment ago.
     fn evict_stalled(&self) -> bool {
         let mut last = self.last_eviction.lock();
         if last.is_some_and(|last| last.elapsed() < EVICTION_POLL_INTERVAL) {
@@ -180,9 +180,9 @@ impl ResponseBudget {
         let holders: Vec<Arc<ConnectionState>> = self.holders.lock().iter().filter_map(Weak::upgrade).collect();
         let stalled = holders.iter().filter_map(|holder| Some((holder.stall_duration()?, holder)));
         let longest = stalled.filter(|(time, _)| *time > STALL_TIMEOUT).max_by_key(|(time, _)| *time);
-        if let Some((_, exchange)) = longest {
+        if let Some((_, connection_state)) = longest {
             *last = Some(Instant::now());
-            exchange.eviction.cancel();
+            connection_state.eviction.cancel();
         }
         longest.is_some()
     }
@@ -266,13 +266,13 @@ mod tests {
         let budget = ResponseBudget::new(LARGE_RESPONSE_BYTES, &Arc::new(Metrics::new().unwrap()));
         let mut unread = send_request(&budget, "/admin/feedback").await;
         let reserved = unread.extensions_mut().remove::<ReservationHandle>().unwrap();
-        let exchange = ConnectionState::new([127, 0, 0, 1].into(), Arc::default());
-        let answer = exchange.begin_request().into_tracked_body(Body::empty(), reserved.shrink_to(None));
-        exchange.mark_write_stalled();
-        budget.register(&exchange);
+        let connection_state = ConnectionState::new([127, 0, 0, 1].into(), Arc::default());
+        let answer = connection_state.begin_request().into_tracked_body(Body::empty(), reserved.shrink_to(None));
+        connection_state.mark_write_stalled();
+        budget.register(&connection_state);
         let connection = tokio::spawn(async move {
-            exchange.eviction.cancelled().await;
-            drop((answer, exchange));
+            connection_state.eviction.cancelled().await;
+            drop((answer, connection_state));
         });
         while send_request(&budget, "/admin/feedback").await.status() != StatusCode::OK {
             tokio::time::sleep(EVICTION_POLL_INTERVAL).await;

@@ -19,7 +19,7 @@ pub struct Reservation {
     metrics: Arc<Metrics>,
 }
 
-/// A reservation on its way from a handler to the connection.
+/// A reservation that a handler passes to the connection.
 #[derive(Debug, Clone)]
 pub struct ReservationHandle(Arc<Reservation>);
 
@@ -39,9 +39,9 @@ impl ReservationHandle {
         if bytes <= FREE_RESPONSE_BYTES {
             return None;
         }
-        let more = reservation.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
-        if let Some(more) = reservation.permit.split(more) {
-            reservation.metrics.http.add_response_memory(-permit_bytes(&more));
+        let unneeded = reservation.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
+        if let Some(unneeded) = reservation.permit.split(unneeded) {
+            reservation.metrics.http.add_response_memory(-permit_bytes(&unneeded));
         }
         Some(reservation)
     }

@@ -1,5 +1,6 @@
 //! Large responses: written in parts, so that no part holds a thread for long and no more than a part is in memory.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -18,23 +19,32 @@ pub const MAX_UNSTREAMED_BYTES: usize = 64 << 10;
 /// What a part takes from the budget that tokio gives a task (128) before it has to let others run.
 const PART_COOP_COST: usize = 16;
 
-/// A list of results in JSON: `{"results":[…]}`, whose items are made when they are written.
-pub struct JsonResultStream<I> {
+/// What stands around the items of a list, in JSON.
+#[derive(Debug)]
+pub struct JsonFrame {
+    /// Before the first item, `[` at its end.
+    pub opening: Cow<'static, str>,
+    /// After the last item, `]` at its start.
+    pub closing: Cow<'static, str>,
+}
+
+/// A list in JSON, whose items are made when they are written.
+pub struct JsonListStream<I> {
     items: I,
+    frame: JsonFrame,
     is_started: bool,
     is_finished: bool,
 }
 
-impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> JsonResultStream<I> {
-    /// The response with the list of these items, of which `json` says how many bytes it can have: at once if these are few,
-    /// else part by part.
+impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> JsonListStream<I> {
+    /// The response with these items, of at most `max_bytes` bytes: at once if these are few, else part by part.
     ///
     /// # Errors
     /// [`ApiError`] if an item cannot be written as JSON, which only a bug can cause.
-    pub fn json_response(items: I, json: usize) -> Result<Response, ApiError> {
+    pub fn json_response(items: I, frame: JsonFrame, max_bytes: usize) -> Result<Response, ApiError> {
         let broken = |_| ApiError::new(Code::Internal, "The answer could not be written as JSON.");
-        let mut stream = Self { items, is_started: false, is_finished: false };
-        let body = if json > MAX_UNSTREAMED_BYTES {
+        let mut stream = Self { items, frame, is_started: false, is_finished: false };
+        let body = if max_bytes > MAX_UNSTREAMED_BYTES {
             Body::new(stream)
         } else {
             let mut whole = Vec::new();
@@ -48,11 +58,14 @@ impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> JsonResultStream<I> 
     fn write_items(&mut self, part: &mut Vec<u8>, most: usize) -> serde_json::Result<()> {
         while part.len() < most {
             let Some(item) = self.items.next() else {
-                part.extend_from_slice(if self.is_started { b"]}" } else { b"{\"results\":[]}" });
+                if !self.is_started {
+                    part.extend_from_slice(self.frame.opening.as_bytes());
+                }
+                part.extend_from_slice(self.frame.closing.as_bytes());
                 self.is_finished = true;
                 break;
             };
-            part.extend_from_slice(if self.is_started { b"," } else { b"{\"results\":[" });
+            part.extend_from_slice(if self.is_started { b"," } else { self.frame.opening.as_bytes() });
             self.is_started = true;
             serde_json::to_writer(&mut *part, &item)?;
         }
@@ -60,7 +73,7 @@ impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> JsonResultStream<I> 
     }
 }
 
-impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> hyper::body::Body for JsonResultStream<I> {
+impl<I: Iterator<Item: Serialize> + Send + Unpin + 'static> hyper::body::Body for JsonListStream<I> {
     type Data = Bytes;
     type Error = serde_json::Error;
 

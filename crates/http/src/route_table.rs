@@ -1,7 +1,7 @@
-//! How routes are listed: with who may use them, or not at all.
+//! The table of routes: each is listed with the scope that it needs.
 //!
 //! A router of axum can be made of [`RouteTable`] only, and every way to add a route to it says
-//! whether the route is public or which scope it needs: a route without that does not compile.
+//! whether the route is public or which scope it needs: no other route compiles.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const SECURITY_SCHEME_NAME: &str = "api_key";
 /// Routes below this are an operator's: web pages are kept out of them.
 const ADMIN_ROUTE_PREFIX: &str = "/admin";
 
-/// Routes, each with who may use it.
+/// Routes, each public or with its scope.
 pub struct RouteTable {
     router: OpenApiRouter<App>,
     app: App,
@@ -41,14 +41,14 @@ impl RouteTable {
 
     /// Routes without a key.
     #[must_use]
-    pub fn public(self, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
-        Self { router: listed.into_iter().fold(self.router, OpenApiRouter::routes), ..self }
+    pub fn public(self, described_routes: impl IntoIterator<Item = DescribedRoutes>) -> Self {
+        Self { router: described_routes.into_iter().fold(self.router, OpenApiRouter::routes), ..self }
     }
 
     /// Routes for keys of this scope.
     #[must_use]
-    pub fn scoped(mut self, scope: Scope, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
-        for (schemas, mut paths, router) in listed {
+    pub fn scoped(mut self, scope: Scope, described_routes: impl IntoIterator<Item = DescribedRoutes>) -> Self {
+        for (schemas, mut paths, router) in described_routes {
             add_problems(
                 &mut paths,
                 &[("401", "No API key, or none that is known"), ("403", "The API key is not good for this")],
@@ -69,20 +69,24 @@ impl RouteTable {
 
     /// Routes that take texts: for keys that may predict.
     #[must_use]
-    pub fn predictions(self, listed: impl IntoIterator<Item = DescribedRoutes>) -> Self {
+    pub fn predictions(self, described_routes: impl IntoIterator<Item = DescribedRoutes>) -> Self {
         let problems = [
             ("404", "No such model or version"),
             ("422", "A field is missing, unknown or out of its limits"),
             ("503", "Overloaded, or the model is not ready"),
             ("504", "Out of time"),
         ];
-        self.with_body(Scope::Predict, &problems, listed)
+        let metrics = Arc::clone(&self.app.telemetry.metrics);
+        let described_routes = described_routes.into_iter().inspect(|(_, paths, _)| {
+            paths.paths.keys().for_each(|path| metrics.http.add_prediction_route(path));
+        });
+        self.with_body(Scope::Predict, &problems, described_routes)
     }
 
     /// A route that takes feedback: for keys with the feedback scope.
     #[must_use]
-    pub fn feedback(self, listed: DescribedRoutes) -> Self {
-        self.with_body(Scope::Feedback, &[], [listed])
+    pub fn feedback(self, described_routes: DescribedRoutes) -> Self {
+        self.with_body(Scope::Feedback, &[], [described_routes])
     }
 
     /// Routes within the caller's rate, with a body whose head is checked.
@@ -90,10 +94,10 @@ impl RouteTable {
         self,
         scope: Scope,
         problems: &[(&str, &str)],
-        listed: impl IntoIterator<Item = DescribedRoutes>,
+        described_routes: impl IntoIterator<Item = DescribedRoutes>,
     ) -> Self {
         let app = self.app.clone();
-        let listed = listed.into_iter().map(|(schemas, mut paths, router)| {
+        let described_routes = described_routes.into_iter().map(|(schemas, mut paths, router)| {
             add_problems(&mut paths, problems);
             add_problems(
                 &mut paths,
@@ -110,7 +114,7 @@ impl RouteTable {
                 .layer(from_fn_with_state(app.clone(), rate_limit::charge_first_text));
             (schemas, paths, router)
         });
-        self.scoped(scope, listed)
+        self.scoped(scope, described_routes)
     }
 
     /// What the routes are, without what all of them have in common.

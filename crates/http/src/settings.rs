@@ -1,11 +1,11 @@
-//! What the listeners, middleware and routes are set to.
+//! Settings of listeners, middleware and routes.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::listen_address::ListenAddress;
 
-/// Where the server listens, and who may use it.
+/// The listeners and their access control.
 #[derive(Debug, Clone)]
 pub struct AccessSettings {
     /// Address of the data listener.
@@ -80,17 +80,17 @@ pub struct RequestLimits {
     pub max_text_chars: usize,
     /// Texts of a request.
     pub max_client_batch_size: usize,
-    /// Texts in work over all requests.
+    /// Texts in flight over all requests.
     pub max_inflight_items: usize,
     /// Open connections.
     pub max_connections: usize,
-    /// Time of a request that names none.
+    /// Time for a request without a timeout of its own.
     pub timeout: Duration,
-    /// Time that a request can name.
+    /// Longest timeout that a request can ask for.
     pub max_timeout: Duration,
 }
 
-/// How long a client may keep the server waiting.
+/// Time limits of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientTimeouts {
     /// For the first byte on a new connection.

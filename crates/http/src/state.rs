@@ -36,11 +36,11 @@ pub struct AppState {
     pub inference: Arc<InferenceService>,
     /// Takes the true labels of answers.
     pub feedback: Arc<FeedbackService>,
-    /// Who may use the server, and how much.
+    /// Access control and rate limits.
     pub access: Arc<AccessState>,
     /// Limits of requests, and the memory that they share.
     pub limits: Arc<LimitState>,
-    /// What operators see of requests.
+    /// Metrics and spans of requests.
     pub telemetry: Arc<TelemetryState>,
 }
 
@@ -55,7 +55,7 @@ pub struct ModelState {
     pub registry_runtime: Option<RegistryRuntime>,
 }
 
-/// Who may use the server, and how much.
+/// Access control and rate limits.
 #[derive(Debug)]
 pub struct AccessState {
     /// The API keys in force.
@@ -66,7 +66,7 @@ pub struct AccessState {
     pub admin_hosts: Arc<AdminHosts>,
     /// The origins of web pages that may use the data listener.
     pub cors_origins: CorsOrigins,
-    /// The proxies whose forwarded addresses are believed.
+    /// The proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -75,7 +75,7 @@ pub struct AccessState {
 pub struct LimitState {
     /// Limits of each request.
     pub requests: RequestLimits,
-    /// How long clients may keep the server waiting.
+    /// Time limits of clients.
     pub client_timeouts: ClientTimeouts,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
@@ -85,7 +85,7 @@ pub struct LimitState {
     pub stall_detector: StallDetector,
 }
 
-/// What operators see of requests.
+/// Metrics and spans of requests.
 #[derive(Debug)]
 pub struct TelemetryState {
     /// Counts events.

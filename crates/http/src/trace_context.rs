@@ -1,4 +1,4 @@
-//! Distributed traces: whose span a request belongs to, and what its own says.
+//! Distributed traces: the parent span of a request, and the attributes of its own.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ const MAX_TRACE_STATE_BYTES: usize = 512;
 
 /// The span that a request belongs to, if its headers name one (W3C Trace Context).
 ///
-/// Whether it is recorded is decided by who can be trusted: this machine, and the networks of trusted proxies.
+/// The sampling flag counts only from this machine and from trusted proxies.
 #[must_use]
 pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<ParentSpan<'a>> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
@@ -49,7 +49,7 @@ fn is_hexadecimal(part: &str, digits: usize) -> bool {
     part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Says how a request was answered, with a span for each part of its time.
+/// Records the response in the span, with a child span for each part of its time.
 pub fn record_response(
     span: &mut RequestSpan,
     status: StatusCode,
@@ -70,9 +70,9 @@ pub fn record_response(
         span.set_attribute(name, i64::try_from(*count).unwrap_or(i64::MAX));
     }
     let Timings { arrived_at: Some(since), tokenize_time, queue_time, run_time, batch_size } = *timings else { return };
-    let run_texts = i64::try_from(batch_size).unwrap_or(i64::MAX);
-    span.record_child("tokenise", since, tokenize_time, None);
+    let batch_size = i64::try_from(batch_size).unwrap_or(i64::MAX);
+    span.record_child("tokenize", since, tokenize_time, None);
     span.record_child("queue", since + tokenize_time, queue_time, None);
-    let run_start = since + tokenize_time + queue_time;
-    span.record_child("run", run_start, run_time, Some(("predictd.run_texts", run_texts)));
+    let inference_start = since + tokenize_time + queue_time;
+    span.record_child("inference", inference_start, run_time, Some(("predictd.batch_size", batch_size)));
 }

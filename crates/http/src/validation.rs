@@ -11,7 +11,7 @@ use crate::settings::RequestLimits;
 /// What the field checks of `validator` found, with a pointer each.
 #[must_use]
 pub fn to_api_error(errors: &ValidationErrors) -> ApiError {
-    let mut found = Vec::new();
+    let mut field_errors = Vec::new();
     for (field, errors) in errors.field_errors() {
         for error in errors {
             let pointer = match error.params.get("index") {
@@ -19,11 +19,11 @@ pub fn to_api_error(errors: &ValidationErrors) -> ApiError {
                 None => format!("/{field}"),
             };
             let detail = error.message.as_deref().unwrap_or("the value is not valid").to_owned();
-            found.push(FieldError { pointer, detail });
+            field_errors.push(FieldError { pointer, detail });
         }
     }
-    found.sort_by(|a, b| a.pointer.cmp(&b.pointer));
-    ApiError::from_field_errors(found)
+    field_errors.sort_by(|a, b| a.pointer.cmp(&b.pointer));
+    ApiError::from_field_errors(field_errors)
 }
 
 /// An error of a field check.
@@ -43,7 +43,7 @@ pub fn check_stored_text(text: &str, limits: &RequestLimits) -> Result<(), Valid
     Ok(())
 }
 
-/// Checks a text for a model. What it may hold besides is the policy's business (`--markup`).
+/// Checks a text for a model. The policy (`--markup`) checks its content.
 ///
 /// # Errors
 /// [`ValidationError`] with a message that names the limit.
@@ -63,11 +63,11 @@ pub fn check_prediction_text(text: &str, limits: &RequestLimits) -> Result<(), V
 /// # Errors
 /// [`ValidationError`] with a message that names the limit.
 pub fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), ValidationError> {
-    let most = limits.max_client_batch_size;
-    if (1..=most).contains(&texts.len()) {
+    let max = limits.max_client_batch_size;
+    if (1..=max).contains(&texts.len()) {
         return Ok(());
     }
-    Err(field_error(format!("there are {} texts, where 1 to {most} are possible", texts.len())))
+    Err(field_error(format!("there are {} texts, where 1 to {max} are possible", texts.len())))
 }
 
 /// Checks a model's or version's name.

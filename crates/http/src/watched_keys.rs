@@ -1,7 +1,7 @@
 //! The API keys in force.
 //!
-//! Without a key file everybody may use everything: that is only possible on loopback, or
-//! where the operator has said so. Once there is a key file, each route with a scope needs a key.
+//! Without a key file every request is allowed: only on loopback, or with `--allow-anonymous`. With
+//! a key file, each route with a scope needs a key.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::log_sampler::LogSampler;
 use crate::api_keys::{KeyFile, Scope};
 use crate::settings::AccessSettings;
 
-/// Longest key that is looked at, in bytes.
+/// Longest key that is compared, in bytes.
 const MAX_KEY_BYTES: usize = 256;
 
-/// The keys in force, and what goes without one.
+/// The keys in force, and the rule for requests without a key.
 #[derive(Debug)]
 pub struct WatchedKeys {
     /// `None` while there is no key file.
     key_file: Arc<FileWatcher<Option<KeyFile>>>,
     allow_anonymous: bool,
-    /// The audit line for unknown keys: at most one a second, whatever comes.
+    /// The audit line for unknown keys: at most one a second.
     pub(super) unknown_key_log: LogSampler,
 }
 
@@ -37,26 +37,26 @@ impl WatchedKeys {
     pub fn open(settings: &AccessSettings) -> Result<Self, String> {
         let path = settings.key_file.clone();
         let named_error = |error: String| format!("--keys {}: {error}", settings.key_file.display());
-        let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
+        let is_required = AtomicBool::new(settings.is_key_file_explicit);
         let load = move || match KeyFile::read(&path)? {
             Some(file) => {
-                must_be_there.store(true, Ordering::Relaxed);
+                is_required.store(true, Ordering::Relaxed);
                 Ok(Some(file))
             }
             // A file that vanishes must not open the server.
-            None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
+            None if is_required.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
             None => Ok(None),
         };
         let file = FileWatcher::open("keys", vec![settings.key_file.clone()], load).map_err(named_error)?;
         file.watch().map_err(|error| named_error(error.to_string()))?;
-        let open = file.current().is_none();
-        if open && !settings.listen.is_local() && !settings.allow_anonymous {
+        let has_no_keys = file.current().is_none();
+        if has_no_keys && !settings.listen.is_local() && !settings.allow_anonymous {
             return Err(format!(
                 "--listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or add --allow-anonymous if everybody there may use it",
                 settings.listen
             ));
         }
-        if open && !settings.admin_listen.is_local() {
+        if has_no_keys && !settings.admin_listen.is_local() {
             return Err(format!(
                 "--admin-listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or listen on 127.0.0.1",
                 settings.admin_listen
@@ -76,8 +76,8 @@ impl WatchedKeys {
         let Some(file) = file.as_ref() else { return Ok(Identity::Address(address)) };
         let mut authorizations = headers.get_all(AUTHORIZATION).iter();
         let Some(first) = authorizations.next() else {
-            let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
-            return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
+            let is_allowed = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
+            return if is_allowed { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
         };
         let key = bearer_key(first).filter(|_| authorizations.next().is_none());
         let key = key.and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;

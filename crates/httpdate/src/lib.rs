@@ -46,10 +46,13 @@ impl From<HttpDate> for SystemTime {
 
 impl Display for HttpDate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (days, second) = (self.0 / DAY_SECONDS, self.0 % DAY_SECONDS);
+        let days = self.0 / DAY_SECONDS;
+        let second = self.0 % DAY_SECONDS;
         let weekday = WEEKDAYS[(days % 7) as usize];
         let (year, month, day) = civil_date(days);
-        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        let hour = second / 3_600;
+        let minute = second / 60 % 60;
+        let second = second % 60;
         write!(f, "{weekday}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT", MONTHS[month])
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct ArmAssignment {
     shadow_indices: Vec<usize>,
 }
 
-/// What a request says of the version that it wants.
+/// The version that a request asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ModelSelector<'a> {
     /// The model; none for the default.

@@ -40,9 +40,9 @@ pub enum InferenceFailure {
     NoOutput,
 }
 
-/// A part of a request that must change before it can be answered.
+/// A part of a request that must change before it can be answered. A dialect knows its place in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputPart {
+pub enum RequestPart {
     /// The text of the item at this index, or the first text of its pair.
     Text(usize),
     /// The second text of the item at this index.
@@ -51,6 +51,8 @@ pub enum InputPart {
     SecondTexts,
     /// The candidate labels as such.
     CandidateLabels,
+    /// The user id.
+    UserId,
 }
 
 impl InferenceFailure {
@@ -94,14 +96,14 @@ impl InferenceFailure {
 
     /// The part of the request that the model does not take.
     #[must_use]
-    pub fn rejected_part(&self) -> Option<InputPart> {
+    pub fn rejected_part(&self) -> Option<RequestPart> {
         match self {
             Self::Item { index, error: ItemError::RejectedByPolicy { is_second_text: false, .. } } => {
-                Some(InputPart::Text(*index))
+                Some(RequestPart::Text(*index))
             }
-            Self::Item { index, error: ItemError::RejectedByPolicy { .. } } => Some(InputPart::SecondText(*index)),
-            Self::PairsUnsupported(_) => Some(InputPart::SecondTexts),
-            Self::LabelsUnsupported(_) | Self::LabelsNeedLogits => Some(InputPart::CandidateLabels),
+            Self::Item { index, error: ItemError::RejectedByPolicy { .. } } => Some(RequestPart::SecondText(*index)),
+            Self::PairsUnsupported(_) => Some(RequestPart::SecondTexts),
+            Self::LabelsUnsupported(_) | Self::LabelsNeedLogits => Some(RequestPart::CandidateLabels),
             _ => None,
         }
     }

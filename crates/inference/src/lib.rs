@@ -24,5 +24,5 @@ pub mod shadow_queue;
 pub mod shadow_traffic;
 pub mod zero_shot;
 
-pub use error::{InferenceFailure, InputPart};
-pub use service::{InferenceRequest, InferenceService};
+pub use error::{InferenceFailure, RequestPart};
+pub use service::{InferenceService, RoutedRequest};

@@ -49,6 +49,14 @@ pub struct ItemAnswer {
 }
 
 impl InferenceResponse {
+    /// The next answer, where one is due.
+    ///
+    /// # Errors
+    /// [`InferenceFailure`] of the text.
+    pub fn next_answer(&mut self) -> Result<ItemAnswer, InferenceFailure> {
+        self.next().unwrap_or(Err(InferenceFailure::NoOutput))
+    }
+
     /// Signs the receipt of an answer. The fingerprint is of the text as the client sent it.
     fn sign_receipt(&self, answer: &ArmAnswer, text_fingerprint: Option<TextFingerprint>) -> String {
         let ArmAnswer { output: ItemOutput { prediction, .. }, model, source } = answer;

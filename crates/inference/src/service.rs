@@ -30,7 +30,7 @@ pub struct InferenceService {
 }
 
 /// A request whose version is chosen.
-pub struct InferenceRequest {
+pub struct RoutedRequest {
     /// The versions that may answer.
     pub route: ArmRoute,
     /// The texts or pairs, as the client sent them.
@@ -66,8 +66,8 @@ impl InferenceService {
     ///
     /// # Errors
     /// [`InferenceFailure`] if no text was answered, one failed that may not fail alone, or the deadline passed for one.
-    pub async fn infer(&self, request: InferenceRequest) -> Result<InferenceResponse, InferenceFailure> {
-        let InferenceRequest { route, inputs, zero_shot, .. } = request;
+    pub async fn infer(&self, request: RoutedRequest) -> Result<InferenceResponse, InferenceFailure> {
+        let RoutedRequest { route, inputs, zero_shot, .. } = request;
         let fingerprints: Vec<_> = inputs.iter().map(|input| self.receipts.fingerprint(&input.text)).collect();
         let byte_len = inputs.iter().map(Input::byte_len).sum();
         let mirrored = (is_mirrored(&route, byte_len) && zero_shot.is_none()).then(|| inputs.clone());

@@ -28,12 +28,12 @@ impl ComparableOutput {
     /// What is compared of an answer.
     pub(super) fn from_output(model: &LoadedVersion, output: &ItemOutput) -> Self {
         let prediction = &output.prediction;
-        let known_labels = model.pipeline().labels();
+        let model_labels = model.pipeline().labels();
         let labels = match &prediction.outcome {
             HeadOutcome::Entities(entities) => {
                 entities.iter().map(|entity| format!("{} {}-{}", entity.label, entity.start, entity.end)).collect()
             }
-            outcome => outcome.label_indices().iter().filter_map(|&index| known_labels.get(index).cloned()).collect(),
+            outcome => outcome.label_indices().iter().filter_map(|&index| model_labels.get(index).cloned()).collect(),
         };
         let confidence = first_confidence(prediction).unwrap_or_default();
         Self { labels, confidence }
@@ -46,7 +46,7 @@ impl ComparableOutput {
         let confidence = match self.labels.first() {
             None => shadow_output.confidence,
             Some(label) => {
-                let index = model.pipeline().labels().iter().position(|known| known == label);
+                let index = model.pipeline().labels().iter().position(|model_label| model_label == label);
                 index.and_then(|index| output.prediction.probabilities.get(index).copied()).unwrap_or_default()
             }
         };

@@ -59,7 +59,7 @@ impl ShadowQueue {
                 if self.sender.try_send(item).is_err() {
                     record_skip(metrics, active_phase, arm_index);
                 }
-                metrics.experiments.set_shadow_waiting(MAX_QUEUED_TEXTS.saturating_sub(self.sender.capacity()));
+                metrics.experiments.set_shadow_queue_items(MAX_QUEUED_TEXTS.saturating_sub(self.sender.capacity()));
             }
         }
     }

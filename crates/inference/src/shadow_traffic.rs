@@ -12,7 +12,7 @@ use predictd_engine::Engine;
 use super::service::InferenceService;
 use super::shadow_queue::{ShadowItem, record_skip};
 
-/// Longest predicted run of a mirrored item: a request that comes meanwhile may have to wait for it.
+/// Longest predicted run of a mirrored item: a new request may have to wait for it.
 const MAX_PREDICTED_RUN_TIME: Duration = Duration::from_millis(100);
 /// How long an item waits for an idle engine.
 const IDLE_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn run_queue(service: Arc<InferenceService>) {
     let Some(mut receiver) = service.shadow_queue.receiver.lock().take() else { return };
     while let Some(item) = receiver.recv().await {
-        service.metrics.experiments.set_shadow_waiting(receiver.len());
+        service.metrics.experiments.set_shadow_queue_items(receiver.len());
         if wait_until_idle(&service.engine).await {
             run_and_compare(&service, item).await;
         } else {

@@ -40,7 +40,7 @@ impl ZeroShotQuery {
     }
 }
 
-/// Checks that a model tells whether one text follows from another.
+/// Checks that a model does natural language inference.
 pub(super) fn check_takes_labels(model: &LoadedVersion) -> Result<(), InferenceFailure> {
     let pipeline = model.pipeline();
     let judges_pairs = pipeline.has_pair_support() && matches!(pipeline.head(), Head::SingleLabel(_));

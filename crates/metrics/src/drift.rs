@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, Result};
 
-use super::metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use super::metric_factory::MetricFactory;
 use super::version_gauges::{SignalGauges, VersionGauges};
 
 /// How right a model version was lately.

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Result};
 
-use super::metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use super::metric_factory::MetricFactory;
 
 /// An arm at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +34,7 @@ pub struct ExperimentMetrics {
     accuracy: GaugeVec,
     better: GaugeVec,
     mismatch: GaugeVec,
-    shadow_waiting: Gauge,
+    shadow_queue_items: Gauge,
     known_arms: Mutex<BTreeSet<(String, String)>>,
 }
 
@@ -68,7 +70,7 @@ impl ExperimentMetrics {
                 "1 if users are not spread over the arms as the weights say: nothing else counts then.",
                 &["experiment"],
             )?,
-            shadow_waiting: metrics.gauge("predictd_shadow_queue_items", "Texts that wait to be shown to a shadow.")?,
+            shadow_queue_items: metrics.gauge("predictd_shadow_queue_items", "Texts that wait to be shown to a shadow.")?,
             known_arms: Mutex::default(),
         })
     }
@@ -93,8 +95,8 @@ impl ExperimentMetrics {
     }
 
     /// So many texts wait for shadows.
-    pub fn set_shadow_waiting(&self, texts: usize) {
-        self.shadow_waiting.set(to_f64(texts as u64));
+    pub fn set_shadow_queue_items(&self, texts: usize) {
+        self.shadow_queue_items.set(to_f64(texts as u64));
     }
 
     /// What an experiment showed when it was looked at.

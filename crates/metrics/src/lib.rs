@@ -28,7 +28,9 @@ use prometheus::{Encoder, Gauge, IntCounter, IntCounterVec, Registry, Result, Te
 
 use drift::{AccuracyGauges, AccuracyStatus};
 use experiments::ExperimentMetrics;
-use metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use metric_factory::MetricFactory;
 use registry_metrics::RegistryMetrics;
 pub use requests::{RefusalReason, RequestMetrics, RequestOutcome, TimeoutStage};
 use scrape_gauges::ScrapeGauges;
@@ -75,7 +77,7 @@ pub struct Metrics {
     cache_bytes: Gauge,
     cache_entries: Gauge,
     panics: IntCounterVec,
-    lost_lines: IntCounter,
+    dropped_log_lines: IntCounter,
     spans: IntCounterVec,
     ready: Gauge,
     model_registry: RegistryMetrics,
@@ -104,8 +106,8 @@ impl Metrics {
         for state in ["recorded", "delivered", "failed"] {
             spans.with_label_values(&[state]);
         }
-        for place in [PanicSite::Handler, PanicSite::Tokenizer, PanicSite::Worker] {
-            panics.with_label_values(&[panic_site_name(place)]);
+        for site in [PanicSite::Handler, PanicSite::Tokenizer, PanicSite::Worker] {
+            panics.with_label_values(&[panic_site_name(site)]);
         }
         let http = RequestMetrics::new(metrics)?;
         http.init_series();
@@ -122,7 +124,7 @@ impl Metrics {
             cache_bytes: metrics.gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
             cache_entries: metrics.gauge("predictd_cache_entries", "Answers in the result cache.")?,
             panics,
-            lost_lines: metrics.counter(
+            dropped_log_lines: metrics.counter(
                 "predictd_log_lines_dropped_total",
                 "Log lines lost because a writer was too slow, or could not write.",
             )?,
@@ -164,10 +166,10 @@ impl Metrics {
     }
 
     /// So many log lines were lost until now.
-    pub fn set_lost_lines(&self, lines: u64) {
+    pub fn set_dropped_log_lines(&self, lines: u64) {
         // Concurrent scrapes must not add the difference twice.
         let _scrape_lock = self.scrape_gauges.lock();
-        self.lost_lines.inc_by(lines.saturating_sub(self.lost_lines.get()));
+        self.dropped_log_lines.inc_by(lines.saturating_sub(self.dropped_log_lines.get()));
     }
 
     /// So many spans are in this state, or were, until now.
@@ -198,8 +200,8 @@ impl Metrics {
     }
 
     /// So many bytes of feedback wait.
-    pub fn set_feedback_waiting(&self, bytes: u64) {
-        self.model_registry.feedback_waiting.set(to_f64(bytes));
+    pub fn set_spool_bytes(&self, bytes: u64) {
+        self.model_registry.spool_bytes.set(to_f64(bytes));
     }
 
     /// Feedback of so many answers was deleted because of its age.
@@ -208,9 +210,9 @@ impl Metrics {
     }
 
     /// Why the registry's database cannot be used, in a word, if so.
-    pub fn set_registry_unusable(&self, reason: Option<&str>) {
-        for known in ["lost", "damaged"] {
-            self.model_registry.storage_fault.with_label_values(&[known]).set((reason == Some(known)).into());
+    pub fn set_storage_fault(&self, reason: Option<&str>) {
+        for fault in ["lost", "damaged"] {
+            self.model_registry.storage_fault.with_label_values(&[fault]).set((reason == Some(fault)).into());
         }
     }
 
@@ -243,8 +245,8 @@ impl Metrics {
     }
 
     /// A panic was caught.
-    pub fn record_panic(&self, place: PanicSite) {
-        self.panics.with_label_values(&[panic_site_name(place)]).inc();
+    pub fn record_panic(&self, site: PanicSite) {
+        self.panics.with_label_values(&[panic_site_name(site)]).inc();
     }
 
     /// All metrics in Prometheus' text format, with the state of all versions.
@@ -271,8 +273,8 @@ fn alias_check_outcome_name(outcome: AliasCheckOutcome) -> &'static str {
     }
 }
 
-fn panic_site_name(place: PanicSite) -> &'static str {
-    match place {
+fn panic_site_name(site: PanicSite) -> &'static str {
+    match site {
         PanicSite::Handler => "handler",
         PanicSite::Tokenizer => "tokenizer",
         PanicSite::Worker => "worker",

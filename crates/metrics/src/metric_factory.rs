@@ -48,9 +48,3 @@ impl MetricFactory<'_> {
         self.register(HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), labels)?)
     }
 }
-
-/// A number as a metric has it.
-#[expect(clippy::cast_precision_loss, reason = "counts, bytes and seconds, for a chart")]
-pub(super) fn to_f64(number: u64) -> f64 {
-    number as f64
-}

@@ -13,7 +13,7 @@ pub(super) struct RegistryMetrics {
     pub(super) storage_fault: GaugeVec,
     pub(super) alias_checks: IntCounterVec,
     pub(super) feedback: IntCounterVec,
-    pub(super) feedback_waiting: Gauge,
+    pub(super) spool_bytes: Gauge,
     pub(super) feedback_deleted: IntCounter,
 }
 
@@ -48,7 +48,7 @@ impl RegistryMetrics {
                 "True labels told of earlier answers, by outcome: stored, corrected, unchanged, waiting (on disk, until the database answers), refused.",
                 &["outcome"],
             )?,
-            feedback_waiting: metrics.gauge(
+            spool_bytes: metrics.gauge(
                 "predictd_feedback_spool_bytes",
                 "Bytes of feedback on disk that wait until the database answers.",
             )?,

@@ -1,5 +1,8 @@
 //! What requests and connections are counted by.
 
+use std::collections::BTreeSet;
+
+use parking_lot::RwLock;
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, Result, exponential_buckets};
 
 use super::metric_factory::MetricFactory;
@@ -76,9 +79,6 @@ impl RequestOutcome {
     }
 }
 
-/// The routes that texts are sent to.
-pub(super) const PREDICTION_ROUTES: [&str; 2] = ["/predict", "/batch_predict"];
-
 /// Requests and connections. A `route` is a route's pattern, never a path that a client chose.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -94,6 +94,8 @@ pub struct RequestMetrics {
     response_memory: IntGauge,
     timeouts: IntCounterVec,
     certificate_expiry: GaugeVec,
+    /// The routes that texts are sent to.
+    pub(super) prediction_routes: RwLock<BTreeSet<String>>,
 }
 
 impl RequestMetrics {
@@ -146,22 +148,23 @@ impl RequestMetrics {
                 "Unix time until which the certificate is valid.",
                 &[],
             )?,
+            prediction_routes: RwLock::default(),
         })
     }
 
-    /// Has what may be asked for as a rate there from the start: one needs to have seen what was before the first.
-    pub(super) fn init_series(&self) {
-        for route in PREDICTION_ROUTES {
-            for outcome in [
-                RequestOutcome::Success,
-                RequestOutcome::Rejection,
-                RequestOutcome::Failure,
-                RequestOutcome::Cancellation,
-            ] {
-                self.ended.with_label_values(&[route, outcome.name()]);
-            }
-            self.started.with_label_values(&[route]);
+    /// Adds a route that texts are sent to. Its series exist from the start: a rate needs the value before the first event.
+    pub fn add_prediction_route(&self, route: &str) {
+        for outcome in
+            [RequestOutcome::Success, RequestOutcome::Rejection, RequestOutcome::Failure, RequestOutcome::Cancellation]
+        {
+            self.ended.with_label_values(&[route, outcome.name()]);
         }
+        self.started.with_label_values(&[route]);
+        self.prediction_routes.write().insert(route.to_owned());
+    }
+
+    /// Creates the series of refusals: a rate needs the value before the first event.
+    pub(super) fn init_series(&self) {
         for reason in [
             RefusalReason::Overload,
             RefusalReason::Deadline,

@@ -3,7 +3,9 @@
 use prometheus::{GaugeVec, Result};
 
 use super::drift::DriftGauges;
-use super::metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use super::metric_factory::MetricFactory;
 use super::version_gauges::VersionGauges;
 
 /// What is true at the moment of a scrape only.

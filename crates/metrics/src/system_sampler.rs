@@ -14,7 +14,9 @@ use prometheus::{Error, Gauge, GaugeVec, Histogram, Registry, Result, histogram_
 use rustix::fs::statvfs;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use super::metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use super::metric_factory::MetricFactory;
 
 /// A shorter time says nothing about how busy the cores are.
 const CPU_INTERVAL: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
@@ -92,7 +94,7 @@ impl SystemMetrics {
         };
         let (sample_requests, requests) = sync_channel(1);
         std::thread::Builder::new()
-            .name("predictd-machine".to_owned())
+            .name("predictd-sampler".to_owned())
             .spawn(move || requests.iter().for_each(|()| sampler.sample()))
             .map_err(|error| Error::Msg(format!("no thread for metrics: {error}")))?;
         // The first sample takes long: take it before the first scrape.

@@ -1,13 +1,13 @@
 //! What has happened between two moments, in a few numbers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
-use super::metric_factory::to_f64;
-use super::requests::PREDICTION_ROUTES;
 use super::{Metrics, RequestOutcome};
+use predictd_stats::to_f64;
 
 /// Requests and predictions up to a moment.
 #[derive(Debug, Default)]
@@ -43,16 +43,17 @@ impl Metrics {
     /// Everything up to now, on the routes that answer texts.
     fn traffic_totals(&self) -> TrafficTotals {
         let ended = self.http.ended.collect();
+        let routes = self.http.prediction_routes.read();
         let mut totals = TrafficTotals {
-            requests: sum_counters(&ended, |_| true),
-            failed: sum_counters(&ended, |label| label == RequestOutcome::Failure.name()),
-            refused: sum_counters(&ended, |label| {
+            requests: sum_counters(&ended, &routes, |_| true),
+            failed: sum_counters(&ended, &routes, |label| label == RequestOutcome::Failure.name()),
+            refused: sum_counters(&ended, &routes, |label| {
                 [RequestOutcome::Rejection, RequestOutcome::Cancellation].map(RequestOutcome::name).contains(&label)
             }),
-            predictions: sum_counters(&self.version_vecs.items.predictions.collect(), |_| true),
+            predictions: sum_counters(&self.version_vecs.items.predictions.collect(), &routes, |_| true),
             ..TrafficTotals::default()
         };
-        for metric in prediction_metrics(&self.http.latency.collect()) {
+        for metric in prediction_metrics(&self.http.latency.collect(), &routes) {
             let histogram = metric.get_histogram();
             totals.latency_seconds_sum += histogram.get_sample_sum();
             totals.answered += histogram.get_sample_count();
@@ -68,11 +69,11 @@ impl Metrics {
 }
 
 /// The series of the prediction routes, and those without a route.
-fn prediction_metrics(families: &[MetricFamily]) -> impl Iterator<Item = &Metric> {
+fn prediction_metrics<'m>(families: &'m [MetricFamily], routes: &BTreeSet<String>) -> impl Iterator<Item = &'m Metric> {
     families
         .iter()
         .flat_map(MetricFamily::get_metric)
-        .filter(|metric| label(metric, "route").is_none_or(|route| PREDICTION_ROUTES.contains(&route)))
+        .filter(|metric| label(metric, "route").is_none_or(|route| routes.contains(route)))
 }
 
 fn label<'m>(metric: &'m Metric, name: &str) -> Option<&'m str> {
@@ -80,8 +81,9 @@ fn label<'m>(metric: &'m Metric, name: &str) -> Option<&'m str> {
 }
 
 /// The sum of a counter over the prediction routes. Series with an `outcome` count if `is_counted` accepts it.
-fn sum_counters(families: &[MetricFamily], is_counted: impl Fn(&str) -> bool) -> u64 {
-    let counted = prediction_metrics(families).filter(|metric| label(metric, "outcome").is_none_or(&is_counted));
+fn sum_counters(families: &[MetricFamily], routes: &BTreeSet<String>, is_counted: impl Fn(&str) -> bool) -> u64 {
+    let counted =
+        prediction_metrics(families, routes).filter(|metric| label(metric, "outcome").is_none_or(&is_counted));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     counted.map(|metric| metric.get_counter().get_value() as u64).sum()
 }
@@ -156,6 +158,7 @@ mod tests {
     #[test]
     fn summary_polled_covers_only_its_interval() {
         let metrics = Metrics::new().unwrap();
+        metrics.http.add_prediction_route("/predict");
         let mut watch = SummaryTimer::default();
         let minute = Duration::from_mins(1);
         assert_eq!(watch.poll(&metrics, minute, 0, minute), None, "nothing has happened");

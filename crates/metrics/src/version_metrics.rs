@@ -8,7 +8,9 @@ use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Result, opts,
 };
 
-use super::metric_factory::{MetricFactory, to_f64};
+use predictd_stats::to_f64;
+
+use super::metric_factory::MetricFactory;
 
 /// Texts of a run.
 const BATCH_TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -40,22 +42,22 @@ pub(super) struct ItemMetricVecs {
     pub(super) predictions: IntCounterVec,
     labels: IntCounterVec,
     confidence: HistogramVec,
-    text_errors: IntCounterVec,
-    text_tokens: HistogramVec,
-    tokenise_seconds: HistogramVec,
+    item_errors: IntCounterVec,
+    item_tokens: HistogramVec,
+    tokenize_seconds: HistogramVec,
     queue_seconds: HistogramVec,
-    wasted_texts: IntCounterVec,
+    wasted_items: IntCounterVec,
     drift_windows: IntCounterVec,
 }
 
 /// What the batches and loads of a version are counted by.
 #[derive(Debug)]
 struct BatchMetricVecs {
-    run_texts: HistogramVec,
-    run_seconds: HistogramVec,
+    batch_sizes: HistogramVec,
+    batch_seconds: HistogramVec,
     busy_seconds: CounterVec,
     tokens: IntCounterVec,
-    recycled_sessions: IntCounterVec,
+    sessions_recycled: IntCounterVec,
     cost: GaugeVec,
     cost_error: HistogramVec,
     load_seconds: GaugeVec,
@@ -68,17 +70,17 @@ pub struct VersionMetrics {
     predictions: IntCounter,
     labels: IntCounterVec,
     confidence: Histogram,
-    text_errors: IntCounterVec,
-    text_tokens: Histogram,
-    run_texts: Histogram,
-    run_seconds: Histogram,
-    tokenise_seconds: Histogram,
+    item_errors: IntCounterVec,
+    item_tokens: Histogram,
+    batch_sizes: Histogram,
+    batch_seconds: Histogram,
+    tokenize_seconds: Histogram,
     queue_seconds: Histogram,
     busy_seconds: Counter,
     tokens: IntCounter,
     padding: IntCounter,
-    wasted_texts: IntCounter,
-    recycled_sessions: IntCounter,
+    wasted_items: IntCounter,
+    sessions_recycled: IntCounter,
     /// Of a run, of a token, of a token and token of length.
     cost: [Gauge; 3],
     cost_error: Histogram,
@@ -106,18 +108,18 @@ impl ItemMetricVecs {
                 &VERSION_LABELS,
                 &CONFIDENCE_BUCKETS,
             )?,
-            text_errors: metrics.counter_vec(
+            item_errors: metrics.counter_vec(
                 "predictd_item_errors_total",
                 "Texts that got an error of their own, by its kind.",
                 &["model", "version", "kind"],
             )?,
-            text_tokens: metrics.histogram_vec(
+            item_tokens: metrics.histogram_vec(
                 "predictd_item_tokens",
                 "Tokens of a text that was answered; words for a model that takes the text itself.",
                 &VERSION_LABELS,
                 &TOKEN_BUCKETS,
             )?,
-            tokenise_seconds: metrics.histogram_vec(
+            tokenize_seconds: metrics.histogram_vec(
                 "predictd_tokenize_duration_seconds",
                 "Time from a text's admission until it was tokenised, the wait for a thread included.",
                 &VERSION_LABELS,
@@ -129,7 +131,7 @@ impl ItemMetricVecs {
                 &VERSION_LABELS,
                 &SECONDS_BUCKETS,
             )?,
-            wasted_texts: metrics.counter_vec(
+            wasted_items: metrics.counter_vec(
                 "predictd_wasted_items_total",
                 "Texts that were run for a client that had left by the end.",
                 &VERSION_LABELS,
@@ -146,13 +148,13 @@ impl ItemMetricVecs {
 impl BatchMetricVecs {
     fn new(metrics: MetricFactory<'_>) -> Result<Self> {
         Ok(Self {
-            run_texts: metrics.histogram_vec(
+            batch_sizes: metrics.histogram_vec(
                 "predictd_batch_size",
                 "Texts that shared a run.",
                 &VERSION_LABELS,
                 &BATCH_TEXT_BUCKETS,
             )?,
-            run_seconds: metrics.histogram_vec(
+            batch_seconds: metrics.histogram_vec(
                 "predictd_batch_duration_seconds",
                 "Time of a run of the model.",
                 &VERSION_LABELS,
@@ -170,7 +172,7 @@ impl BatchMetricVecs {
                 "Tokens run, by what they were: text, or padding to the longest text of the run.",
                 &["model", "version", "kind"],
             )?,
-            recycled_sessions: metrics.counter_vec(
+            sessions_recycled: metrics.counter_vec(
                 "predictd_sessions_recycled_total",
                 "Sessions that were replaced, as --max-session-batches asks for.",
                 &VERSION_LABELS,
@@ -208,17 +210,17 @@ impl VersionMetricVecs {
             predictions: items.predictions.with_label_values(&labels),
             labels: items.labels.clone(),
             confidence: items.confidence.with_label_values(&labels),
-            text_errors: items.text_errors.clone(),
-            text_tokens: items.text_tokens.with_label_values(&labels),
-            run_texts: batches.run_texts.with_label_values(&labels),
-            run_seconds: batches.run_seconds.with_label_values(&labels),
-            tokenise_seconds: items.tokenise_seconds.with_label_values(&labels),
+            item_errors: items.item_errors.clone(),
+            item_tokens: items.item_tokens.with_label_values(&labels),
+            batch_sizes: batches.batch_sizes.with_label_values(&labels),
+            batch_seconds: batches.batch_seconds.with_label_values(&labels),
+            tokenize_seconds: items.tokenize_seconds.with_label_values(&labels),
             queue_seconds: items.queue_seconds.with_label_values(&labels),
             busy_seconds: batches.busy_seconds.with_label_values(&labels),
             tokens: batches.tokens.with_label_values(&[model, version, "text"]),
             padding: batches.tokens.with_label_values(&[model, version, "padding"]),
-            wasted_texts: items.wasted_texts.with_label_values(&labels),
-            recycled_sessions: batches.recycled_sessions.with_label_values(&labels),
+            wasted_items: items.wasted_items.with_label_values(&labels),
+            sessions_recycled: batches.sessions_recycled.with_label_values(&labels),
             cost: ["run", "token", "square"].map(|part| batches.cost.with_label_values(&[model, version, part])),
             cost_error: batches.cost_error.with_label_values(&labels),
             load_seconds: ["all", "warm_up"]
@@ -234,20 +236,20 @@ impl VersionMetricVecs {
         for counter in [
             &items.predictions,
             &items.labels,
-            &items.text_errors,
+            &items.item_errors,
             &batches.tokens,
-            &items.wasted_texts,
-            &batches.recycled_sessions,
+            &items.wasted_items,
+            &batches.sessions_recycled,
             &items.drift_windows,
         ] {
             remove_series(counter, names);
         }
         for histogram in [
             &items.confidence,
-            &items.text_tokens,
-            &batches.run_texts,
-            &batches.run_seconds,
-            &items.tokenise_seconds,
+            &items.item_tokens,
+            &batches.batch_sizes,
+            &batches.batch_seconds,
+            &items.tokenize_seconds,
             &items.queue_seconds,
             &batches.cost_error,
         ] {
@@ -281,7 +283,7 @@ impl VersionMetrics {
     /// A text of so many tokens was answered, now or from the cache.
     pub fn record_prediction(&self, tokens: usize) {
         self.predictions.inc();
-        self.text_tokens.observe(to_f64(tokens as u64));
+        self.item_tokens.observe(to_f64(tokens as u64));
     }
 
     /// The model's label of this index was answered.
@@ -300,8 +302,8 @@ impl VersionMetrics {
     }
 
     /// A text got an error of this kind.
-    pub fn record_text_error(&self, kind: &str) {
-        self.increment(&self.text_errors, kind);
+    pub fn record_item_error(&self, kind: &str) {
+        self.increment(&self.item_errors, kind);
     }
 
     /// Counts one more with this value of the label that follows model and version.
@@ -312,8 +314,8 @@ impl VersionMetrics {
 
     /// A run of so many texts ended. Its tokens are those of the texts and the padding between them.
     pub fn record_batch(&self, texts: usize, tokens: usize, padding: usize, took: Duration) {
-        self.run_texts.observe(to_f64(texts as u64));
-        self.run_seconds.observe(took.as_secs_f64());
+        self.batch_sizes.observe(to_f64(texts as u64));
+        self.batch_seconds.observe(took.as_secs_f64());
         self.tokens.inc_by(tokens as u64);
         self.padding.inc_by(padding as u64);
     }
@@ -333,13 +335,13 @@ impl VersionMetrics {
     /// Runs so far, tokens of texts in them, and tokens of padding.
     #[must_use]
     pub fn batch_and_token_totals(&self) -> [u64; 3] {
-        [self.run_seconds.get_sample_count(), self.tokens.get(), self.padding.get()]
+        [self.batch_seconds.get_sample_count(), self.tokens.get(), self.padding.get()]
     }
 
     /// A text was tokenised in this time, and waited so long for its run.
-    pub fn record_wait(&self, tokenise: Duration, queue: Duration) {
-        self.tokenise_seconds.observe(tokenise.as_secs_f64());
-        self.queue_seconds.observe(queue.as_secs_f64());
+    pub fn record_wait(&self, tokenize_time: Duration, queue_time: Duration) {
+        self.tokenize_seconds.observe(tokenize_time.as_secs_f64());
+        self.queue_seconds.observe(queue_time.as_secs_f64());
     }
 
     /// What a run is expected to cost, in seconds: for itself, for each token, for each token and token of length.
@@ -369,11 +371,11 @@ impl VersionMetrics {
 
     /// A worker got a new session.
     pub fn record_recycled_session(&self) {
-        self.recycled_sessions.inc();
+        self.sessions_recycled.inc();
     }
 
     /// A text was run whose client had left.
-    pub fn record_wasted_text(&self) {
-        self.wasted_texts.inc();
+    pub fn record_wasted_item(&self) {
+        self.wasted_items.inc();
     }
 }

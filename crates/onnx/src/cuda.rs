@@ -61,7 +61,7 @@ pub(super) fn test_gpu(environment: &Environment, device_id: u32, devices: &Devi
     run_with_timeout(GPU_TEST_TIMEOUT, move || test_matmul(&environment, GpuTarget { device_id, devices: &devices }))
 }
 
-/// What is found on another thread in so much time. A driver that hangs cannot be ended, but it holds nobody else.
+/// What is found on another thread in so much time. A driver that hangs cannot be ended, but it holds up no other thread.
 fn run_with_timeout(limit: Duration, work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
     let (done, found) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("predictd-try-gpu".to_owned());
@@ -110,20 +110,20 @@ fn ones() -> ort::Result<Tensor<f32>> {
     Tensor::from_array(([size, size], vec![1.0; size * size]))
 }
 
-/// Loads the libraries of CUDA and cuDNN that lie in `named`, or beside ONNX Runtime's in `beside`, so that the provider
-/// finds them. Those that lie in neither are left to the system.
+/// Loads the libraries of CUDA and cuDNN in `chosen_dir`, or else in `runtime_dir`, the directory of ONNX Runtime. The
+/// provider finds loaded libraries. The system finds those that neither directory has.
 ///
 /// # Errors
-/// One sentence, if none lies in `named`.
-pub(super) fn preload_libraries(named: Option<&Path>, beside: Option<&Path>) -> Result<(), String> {
-    if let Some(named) = named.filter(|named| find_libraries(&library_dirs(named)).is_empty()) {
-        return Err(format!("--cuda-libraries {}: no library of CUDA or cuDNN lies there", named.display()));
+/// One sentence, if none lies in `chosen_dir`.
+pub(super) fn preload_libraries(chosen_dir: Option<&Path>, runtime_dir: Option<&Path>) -> Result<(), String> {
+    if let Some(chosen_dir) = chosen_dir.filter(|chosen_dir| find_libraries(&library_dirs(chosen_dir)).is_empty()) {
+        return Err(format!("--cuda-libraries {}: no library of CUDA or cuDNN lies there", chosen_dir.display()));
     }
-    let folders: Vec<PathBuf> = named.into_iter().chain(beside).flat_map(library_dirs).collect();
+    let folders: Vec<PathBuf> = chosen_dir.into_iter().chain(runtime_dir).flat_map(library_dirs).collect();
     for path in find_libraries(&folders) {
         match preload_dylib(&path) {
             Ok(()) => tracing::debug!(library = %path.display(), "CUDA library loaded"),
-            // It may not be needed: the provider tells what it lacks.
+            // It may not be needed: the provider names what it lacks.
             Err(error) => tracing::warn!(library = %path.display(), %error, "CUDA library could not be loaded"),
         }
     }
@@ -180,6 +180,11 @@ mod tests {
         assert!(product.iter().all(|cell| (cell - 32.0).abs() < 1e-6));
     }
 
+    fn library_names(root: &Path) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        find_libraries(&library_dirs(root)).iter().map(name).collect()
+    }
+
     #[test]
     fn cuda_libraries_in_wheel_layout_are_found() {
         let root = tempfile::tempdir().unwrap();
@@ -189,13 +194,9 @@ mod tests {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();
             std::fs::write(root.path().join(folder).join(name), "no library").unwrap();
         }
-        let names = |root: &Path| -> Vec<String> {
-            let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-            find_libraries(&library_dirs(root)).iter().map(name).collect()
-        };
-        assert_eq!(names(root.path()), ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]);
-        assert_eq!(names(&root.path().join("nvidia")), ["libcublas.so.13", "libcudnn.so.9"]);
-        // What is no library is told of in the log, and left.
+        assert_eq!(library_names(root.path()), ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]);
+        assert_eq!(library_names(&root.path().join("nvidia")), ["libcublas.so.13", "libcudnn.so.9"]);
+        // A file that is no library is logged and skipped.
         assert_eq!(preload_libraries(Some(root.path()), None), Ok(()));
     }
 

@@ -28,22 +28,23 @@ pub(super) enum DeviceChoice {
     Gpus { device_ids: Vec<u32>, strict: bool },
 }
 
-/// Chooses among what there is. `try_gpu` tells why a GPU cannot be used; it is asked about those only that are wanted.
+/// Chooses among the devices of this machine. `try_gpu` gives the reason why a GPU cannot be used; it runs for requested
+/// GPUs only.
 ///
 /// # Errors
 /// One sentence, if GPUs are named and not all of them can be used.
 pub(super) fn choose_device(
-    wanted: &Device,
+    requested: &Device,
     has_provider: bool,
     mut try_gpu: impl FnMut(u32) -> Result<(), String>,
 ) -> Result<DeviceChoice, String> {
-    match wanted {
+    match requested {
         Device::Cuda(_) if !has_provider => {
-            Err(format!("--device {wanted}: this ONNX Runtime has no CUDA provider: {GPU_BUILD_HINT}"))
+            Err(format!("--device {requested}: this ONNX Runtime has no CUDA provider: {GPU_BUILD_HINT}"))
         }
         Device::Cuda(gpus) => {
             for &gpu in gpus {
-                try_gpu(gpu).map_err(|reason| format!("--device {wanted}: GPU {gpu} cannot be used: {reason}"))?;
+                try_gpu(gpu).map_err(|reason| format!("--device {requested}: GPU {gpu} cannot be used: {reason}"))?;
             }
             Ok(DeviceChoice::Gpus { device_ids: gpus.clone(), strict: true })
         }
@@ -67,15 +68,15 @@ pub(super) fn explain_error(message: &str) -> String {
             ),
         };
     }
-    let known = KNOWN_ERRORS.iter().find(|(words, _)| words.iter().any(|word| message.contains(word)));
-    known.map_or_else(|| shorten_message(message), |&(_, meaning)| meaning.to_owned())
+    let known_error = KNOWN_ERRORS.iter().find(|(words, _)| words.iter().any(|word| message.contains(word)));
+    known_error.map_or_else(|| shorten_message(message), |&(_, meaning)| meaning.to_owned())
 }
 
-/// What is left of a message of which nothing is known: CUDA's own words, or a line without directories.
+/// The short form of an unknown message: CUDA's own words, or a line without directories.
 fn shorten_message(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let from_cuda = line.find("CUDA failure").and_then(|start| line.get(start..));
-    let line = from_cuda.map_or(line, |own| own.split(" ;").next().unwrap_or(own));
+    let line = from_cuda.map_or(line, |message| message.split(" ;").next().unwrap_or(message));
     let words: Vec<&str> = line.split(' ').map(|word| word.rsplit('/').next().unwrap_or(word)).collect();
     words.join(" ").chars().take(MAX_MESSAGE_CHARS).collect()
 }
@@ -123,16 +124,16 @@ mod tests {
 
     #[test]
     fn device_named_gpus_used_all_or_none() {
-        let wanted = Device::Cuda(vec![0, 2]);
+        let requested = Device::Cuda(vec![0, 2]);
         assert_eq!(
-            choose_device(&wanted, true, |_| Ok(())),
+            choose_device(&requested, true, |_| Ok(())),
             Ok(DeviceChoice::Gpus { device_ids: vec![0, 2], strict: true })
         );
         let second = |gpu| if gpu == 2 { Err("it is gone".to_owned()) } else { Ok(()) };
-        let told = choose_device(&wanted, true, second).unwrap_err();
-        assert_eq!(told, "--device cuda:0,2: GPU 2 cannot be used: it is gone");
-        let told = choose_device(&wanted, false, unexpected_gpu_test).unwrap_err();
-        assert!(told.starts_with("--device cuda:0,2: this ONNX Runtime has no CUDA provider: "), "{told}");
+        let error = choose_device(&requested, true, second).unwrap_err();
+        assert_eq!(error, "--device cuda:0,2: GPU 2 cannot be used: it is gone");
+        let error = choose_device(&requested, false, unexpected_gpu_test).unwrap_err();
+        assert!(error.starts_with("--device cuda:0,2: this ONNX Runtime has no CUDA provider: "), "{error}");
     }
 
     #[test]
@@ -156,8 +157,8 @@ mod tests {
             ),
             ("at /a/secret/cuda_call.cc:129 something new\nmore", "at cuda_call.cc:129 something new"),
         ] {
-            let told = explain_error(message);
-            assert!(told.contains(meant) && !told.contains("secret") && !told.contains('\n'), "{message}: {told}");
+            let error = explain_error(message);
+            assert!(error.contains(meant) && !error.contains("secret") && !error.contains('\n'), "{message}: {error}");
         }
     }
 }

@@ -136,7 +136,8 @@ mod tests {
         let session = source.profiled_cpu_session(&folder.file_prefix()).unwrap();
         let InputSchema { input, fixed_axes: fixed } = InputSchema::new(session.inputs(), &BTreeMap::new()).unwrap();
         let scores = find_score_output(session.outputs(), &input, OutputConstraints::default()).unwrap();
-        let (output, width) = (scores.layout, scores.width.unwrap());
+        let output = scores.layout;
+        let width = scores.width.unwrap();
         let reading =
             IoSpec { input, fixed_axes: fixed, score_layout: output, label_decoder: None, width, per_token: false };
         let mut session = OnnxSession {
@@ -156,18 +157,20 @@ mod tests {
         let products = ran.matrix_products.values().sum::<usize>();
         assert!(products >= 24, "{ran:?}");
         assert_eq!(ran.coverage_error("CPUExecutionProvider"), None);
-        let told = ran.coverage_error(CUDA_PROVIDER).unwrap();
-        assert_eq!(told, format!("{products} of its {products} matrix products ran on the cores"));
+        let error = ran.coverage_error(CUDA_PROVIDER).unwrap();
+        assert_eq!(error, format!("{products} of its {products} matrix products ran on the cores"));
         // It still runs once the record is closed: that is what is timed.
         assert_eq!(time_runs(&mut session, &batch).unwrap().0.values.dim(), (2, width));
     }
 
+    fn score_row(values: &[f32]) -> Scores {
+        Scores::from(ndarray::Array2::from_shape_vec((1, values.len()), values.to_vec()).unwrap())
+    }
+
     #[test]
     fn max_difference_of_nan_is_infinite() {
-        let scores =
-            |values: &[f32]| Scores::from(ndarray::Array2::from_shape_vec((1, values.len()), values.to_vec()).unwrap());
-        assert!((max_difference(&scores(&[1.0, 2.0]), &scores(&[1.5, 2.1])) - 0.5).abs() < 1e-6);
-        assert!(max_difference(&scores(&[1.0]), &scores(&[f32::NAN])).is_infinite());
-        assert!(max_difference(&scores(&[1.0]), &scores(&[1.0, 2.0])).is_infinite());
+        assert!((max_difference(&score_row(&[1.0, 2.0]), &score_row(&[1.5, 2.1])) - 0.5).abs() < 1e-6);
+        assert!(max_difference(&score_row(&[1.0]), &score_row(&[f32::NAN])).is_infinite());
+        assert!(max_difference(&score_row(&[1.0]), &score_row(&[1.0, 2.0])).is_infinite());
     }
 }

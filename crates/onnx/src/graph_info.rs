@@ -1,4 +1,4 @@
-//! What a graph file says about itself, for whoever made it.
+//! What a graph file says about itself, for the author of the model.
 
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};

@@ -97,7 +97,7 @@ impl OnnxRuntime {
     /// The runtime of a server with these settings: on the device that they name.
     ///
     /// # Errors
-    /// As [`OnnxRuntime::load`]; or one sentence that tells why a GPU that is named cannot be used.
+    /// As [`OnnxRuntime::load`]; or one sentence that says why a named GPU cannot be used.
     pub fn from_settings(settings: &RuntimeSettings) -> Result<Self, String> {
         let runtime = Self::load(settings.library.as_deref())?;
         let mut runtime = runtime.with_threads(settings.threads_per_batch);
@@ -129,23 +129,20 @@ impl OnnxRuntime {
     /// Finds and loads the library, with telemetry and chatter off.
     ///
     /// # Errors
-    /// One sentence that names the library, what is wrong with it, and the cure.
+    /// One sentence that names the library, what is wrong with it, and the remedy.
     pub fn load(named: Option<&Path>) -> Result<Self, String> {
         let _one_at_a_time = START_LOCK.lock();
         if let Some((environment, watchdog)) = ENVIRONMENT.get() {
             return Ok(Self::from_environment(environment, watchdog));
         }
         let path = library::find_library(named)?;
-        let unusable = |reason: &str| {
-            format!("{} cannot be used as ONNX Runtime ({reason}): {}", path.display(), library::INSTALL_HINT)
-        };
-        let builder = ort::init_from(&path).map_err(|error| unusable(&error.to_string()))?;
+        let builder = ort::init_from(&path).map_err(|error| unusable_library_error(&path, &error))?;
         let environment = builder
             .with_name("predictd")
             .with_telemetry(false)
             .with_logger(Arc::new(|level, _, _, _, message| log_message(level, message)))
             .build()
-            .map_err(|error| unusable(&error.to_string()))?;
+            .map_err(|error| unusable_library_error(&path, &error))?;
         environment.set_log_level(LogLevel::Warning);
         tracing::info!(library = %path.display(), "ONNX Runtime loaded");
         let watchdog = Watchdog::start().map_err(|error| format!("no thread could be started: {error}"))?;
@@ -177,6 +174,10 @@ impl OnnxRuntime {
         self.share_weights = false;
         self
     }
+}
+
+fn unusable_library_error(path: &Path, reason: &dyn std::fmt::Display) -> String {
+    format!("{} cannot be used as ONNX Runtime ({reason}): {}", path.display(), library::INSTALL_HINT)
 }
 
 impl Backend for OnnxRuntime {
@@ -218,9 +219,8 @@ impl Backend for OnnxRuntime {
         self.gpu_config.as_ref().map_or(0, |gpus| gpus.device_ids.len())
     }
 
-    fn required_device_option(&self) -> Option<String> {
-        let gpus = self.gpu_config.as_ref().filter(|gpus| gpus.strict)?;
-        Some(format!("--device {}", gpus.devices.device))
+    fn requires_gpu(&self) -> bool {
+        self.gpu_config.as_ref().is_some_and(|gpus| gpus.strict)
     }
 
     fn shut_down(&self, until: Instant) {
@@ -272,11 +272,10 @@ impl OnnxRuntime {
         let placement = decide_placement(measured, &gpus.device_ids, gpus.strict, takes_text);
         let model = manifest.graph_directory.display();
         let placement = placement.map_err(|reason| {
-            let device = &gpus.devices.device;
-            let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
-            let sentence = format!("--device {device}: {model} does not run on GPU {gpu}: {reason}; {cure}");
+            let remedy = "to let it run on the cores, write device = \"cpu\" into its model.toml";
+            let sentence = format!("{model} does not run on GPU {gpu}: {reason}; {remedy}");
             let reason = format!("it does not run on GPU {gpu}: {reason}");
-            ManifestError::new(&manifest.graph_name, reason).with_startup_refusal(sentence)
+            ManifestError::new(&manifest.graph_name, reason).with_device_refusal(sentence)
         })?;
         log_placement(&model, gpu, &placement);
         Ok(placement)
@@ -289,8 +288,8 @@ fn log_placement(model: &path::Display<'_>, gpu: u32, placement: &Placement) {
         (Some(measured), _) => tracing::warn!(
             %model,
             gpu,
-            run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
-            run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+            gpu_inference_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+            cpu_inference_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
             "GPU slower than one CPU core; model runs on the CPU"
         ),
         (None, Some(reason)) => {
@@ -309,9 +308,9 @@ fn log_gpu_placement(model: &path::Display<'_>, gpu: u32, measured: &GpuMeasurem
         gpu,
         nodes = ?measured.nodes_by_provider,
         memory_mib = measured.memory_bytes.map(|bytes| bytes >> 20),
-        run_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
-        run_on_core_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
-        largest_difference = measured.max_score_difference,
+        gpu_inference_ms = measured.gpu_run_time.as_secs_f64() * 1e3,
+        cpu_inference_ms = measured.cpu_run_time.as_secs_f64() * 1e3,
+        max_score_difference = measured.max_score_difference,
         "model placed on the GPU"
     );
 }

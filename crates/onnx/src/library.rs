@@ -35,12 +35,12 @@ pub(super) fn find_library(named: Option<&Path>) -> Result<PathBuf, String> {
         return found.ok_or_else(|| format!("{} holds no ONNX Runtime library: {INSTALL_HINT}", named.display()));
     }
     let executable = std::env::current_exe().ok();
-    let beside = executable.as_deref().and_then(Path::parent);
+    let executable_dir = executable.as_deref().and_then(Path::parent);
     let directories = [
-        beside.map(|directory| directory.join("lib")),
+        executable_dir.map(|directory| directory.join("lib")),
         Some(PathBuf::from("target/onnxruntime")),
         // A binary in target/release, started from anywhere.
-        beside.and_then(Path::parent).map(|directory| directory.join("onnxruntime")),
+        executable_dir.and_then(Path::parent).map(|directory| directory.join("onnxruntime")),
     ];
     directories
         .into_iter()

@@ -106,9 +106,9 @@ pub(super) fn find_score_output(
     constraints: OutputConstraints<'_>,
 ) -> Result<ScoreOutput, String> {
     let of_texts = matches!(input, GraphInput::Texts { .. });
-    let is_wanted = |outlet: &&Outlet| constraints.output_name.is_none_or(|name| outlet.name() == name);
-    let wanted: Vec<&Outlet> = outputs.iter().filter(is_wanted).collect();
-    if wanted.is_empty()
+    let is_candidate = |outlet: &&Outlet| constraints.output_name.is_none_or(|name| outlet.name() == name);
+    let candidates: Vec<&Outlet> = outputs.iter().filter(is_candidate).collect();
+    if candidates.is_empty()
         && let Some(name) = constraints.output_name
     {
         return Err(format!(
@@ -116,10 +116,10 @@ pub(super) fn find_score_output(
             describe_outputs(outputs)
         ));
     }
-    if of_texts && let Some(found) = classifier_output(&wanted, constraints) {
+    if of_texts && let Some(found) = classifier_output(&candidates, constraints) {
         return Ok(found);
     }
-    let tensors = wanted.iter().filter(|outlet| is_float(outlet));
+    let tensors = candidates.iter().filter(|outlet| is_float(outlet));
     let mut found: Vec<ScoreOutput> = tensors.filter_map(|outlet| tensor_output(outlet, of_texts)).collect();
     if found.is_empty() {
         return Err(format!(

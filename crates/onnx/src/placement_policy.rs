@@ -49,7 +49,8 @@ mod tests {
     use super::*;
 
     fn measurement(run: u64, difference: f32) -> GpuMeasurement {
-        let (run, run_on_core) = (Duration::from_millis(run), Duration::from_millis(10));
+        let run = Duration::from_millis(run);
+        let run_on_core = Duration::from_millis(10);
         GpuMeasurement {
             gpu_run_time: run,
             cpu_run_time: run_on_core,
@@ -87,13 +88,16 @@ mod tests {
         assert_eq!(decide(Ok(slow.clone()), true, false), Ok(gpu_placement(slow)));
     }
 
+    fn probe_failure() -> Result<GpuMeasurement, String> {
+        Err("it is hot".to_owned())
+    }
+
     #[test]
     fn placement_gpu_failure_falls_back_or_fails() {
-        let failed = || Err("it is hot".to_owned());
-        assert_eq!(decide(failed(), false, false), Ok(fallback("it is hot")));
-        assert_eq!(decide(failed(), false, true), Ok(Placement::default()));
+        assert_eq!(decide(probe_failure(), false, false), Ok(fallback("it is hot")));
+        assert_eq!(decide(probe_failure(), false, true), Ok(Placement::default()));
         for takes_text in [false, true] {
-            assert_eq!(decide(failed(), true, takes_text), Err("it is hot".to_owned()));
+            assert_eq!(decide(probe_failure(), true, takes_text), Err("it is hot".to_owned()));
         }
     }
 

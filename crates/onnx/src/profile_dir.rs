@@ -1,5 +1,6 @@
 //! Where the runtime writes its record of a run, for a moment.
 
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -49,15 +50,16 @@ fn remove_dir(path: &Path) {
 /// Removes what killed processes left in these places. Others may be at work there: their folders are younger.
 pub(super) fn remove_stale(parents: &[PathBuf], now: SystemTime) {
     for entry in parents.iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten() {
-        let is_old = || {
-            let facts = entry.metadata().ok()?;
-            let age = now.duration_since(facts.modified().ok()?).ok()?;
-            (facts.is_dir() && age > STALE_AGE).then_some(())
-        };
-        if entry.file_name().to_string_lossy().starts_with(DIR_NAME_PREFIX) && is_old().is_some() {
+        if entry.file_name().to_string_lossy().starts_with(DIR_NAME_PREFIX) && is_stale_dir(&entry, now) {
             remove_dir(&entry.path());
         }
     }
+}
+
+fn is_stale_dir(entry: &DirEntry, now: SystemTime) -> bool {
+    let Ok(metadata) = entry.metadata() else { return false };
+    let age = metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
+    metadata.is_dir() && age.is_some_and(|age| age > STALE_AGE)
 }
 
 #[cfg(test)]
@@ -65,37 +67,37 @@ mod tests {
     use super::*;
     use predictd_platform::clock;
 
-    fn entry_count(place: &Path) -> usize {
-        std::fs::read_dir(place).unwrap().count()
+    fn entry_count(directory: &Path) -> usize {
+        std::fs::read_dir(directory).unwrap().count()
     }
 
     #[test]
     fn profile_dir_made_in_first_possible_place_and_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let places = [PathBuf::from("/nowhere"), place.path().to_owned()];
+        let directory = tempfile::tempdir().unwrap();
+        let places = [PathBuf::from("/nowhere"), directory.path().to_owned()];
         let [first, second] = [(); 2].map(|()| ProfileDir::new(&places).unwrap());
         assert!(first.file_prefix().parent().unwrap().is_dir());
-        assert_eq!((first.0.parent(), entry_count(place.path())), (second.0.parent(), 2));
+        assert_eq!((first.0.parent(), entry_count(directory.path())), (second.0.parent(), 2));
         drop((first, second));
-        assert_eq!(entry_count(place.path()), 0);
+        assert_eq!(entry_count(directory.path()), 0);
     }
 
     #[test]
     fn profile_dir_missing_parent_is_reported() {
-        let told = ProfileDir::new(&[PathBuf::from("/nowhere")]).err().unwrap();
-        assert!(told.ends_with("entity not found"), "{told}");
+        let error = ProfileDir::new(&[PathBuf::from("/nowhere")]).err().unwrap();
+        assert!(error.ends_with("entity not found"), "{error}");
     }
 
     #[test]
     fn profile_dir_only_stale_dirs_are_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let places = [PathBuf::from("/nowhere"), place.path().to_owned()];
+        let directory = tempfile::tempdir().unwrap();
+        let places = [PathBuf::from("/nowhere"), directory.path().to_owned()];
         std::mem::forget(ProfileDir::new(&places).unwrap());
-        std::fs::create_dir(place.path().join("other")).unwrap();
-        std::fs::write(place.path().join(format!("{DIR_NAME_PREFIX}file")), "").unwrap();
+        std::fs::create_dir(directory.path().join("other")).unwrap();
+        std::fs::write(directory.path().join(format!("{DIR_NAME_PREFIX}file")), "").unwrap();
         remove_stale(&places, clock::now());
-        assert_eq!(entry_count(place.path()), 3, "it may be another process's");
+        assert_eq!(entry_count(directory.path()), 3, "it may be another process's");
         remove_stale(&places, clock::now() + STALE_AGE + Duration::from_mins(1));
-        assert_eq!(entry_count(place.path()), 2);
+        assert_eq!(entry_count(directory.path()), 2);
     }
 }

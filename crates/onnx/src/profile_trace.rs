@@ -133,17 +133,17 @@ mod tests {
     fn coverage_matrix_products_decide() {
         assert_eq!(gpu_coverage_error(&[("MatMul", GPU, 36), ("Attention", GPU, 6), ("Shape", CPU, 200)]), None);
         assert_eq!(gpu_coverage_error(&[("MatMul", GPU, 9), ("QAttention", CPU, 1)]), None);
-        let told = gpu_coverage_error(&[("Add", GPU, 99), ("MatMul", GPU, 8), ("QAttention", CPU, 1)]);
-        assert_eq!(told.as_deref(), Some("1 of its 9 matrix products ran on the cores"));
-        let told = gpu_coverage_error(&[("Add", GPU, 99), ("MatMul", CPU, 3)]);
-        assert_eq!(told.as_deref(), Some("3 of its 3 matrix products ran on the cores"));
+        let error = gpu_coverage_error(&[("Add", GPU, 99), ("MatMul", GPU, 8), ("QAttention", CPU, 1)]);
+        assert_eq!(error.as_deref(), Some("1 of its 9 matrix products ran on the cores"));
+        let error = gpu_coverage_error(&[("Add", GPU, 99), ("MatMul", CPU, 3)]);
+        assert_eq!(error.as_deref(), Some("3 of its 3 matrix products ran on the cores"));
     }
 
     #[test]
     fn coverage_without_products_majority_decides() {
         assert_eq!(gpu_coverage_error(&[("Add", GPU, 2), ("Shape", CPU, 2)]), None);
-        let told = gpu_coverage_error(&[("Add", GPU, 1), ("Shape", CPU, 2)]);
-        assert_eq!(told.as_deref(), Some("2 of its 3 nodes ran on the cores"));
+        let error = gpu_coverage_error(&[("Add", GPU, 1), ("Shape", CPU, 2)]);
+        assert_eq!(error.as_deref(), Some("2 of its 3 nodes ran on the cores"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ends runs and loads whose time is over.
 //!
-//! ONNX Runtime can be told to stop from another thread; it does so between two kernels. One
+//! Another thread can ask ONNX Runtime to stop; it stops between two kernels. One
 //! thread looks at all that is under way every [`POLL_INTERVAL`]: waking it for each run would cost more
 //! than the run of a cheap model.
 
@@ -32,7 +32,7 @@ pub(super) enum StopHandle {
 struct WatchEntry {
     deadline: Instant,
     stop_handle: StopHandle,
-    /// Shared with the guard, and so what tells one entry from another.
+    /// Shared with the guard. It identifies the entry.
     was_stopped: Arc<AtomicBool>,
     /// The flag of the runtime that it belongs to.
     owner_stopped: Arc<AtomicBool>,
@@ -59,7 +59,7 @@ impl Watchdog {
     pub(super) fn start() -> std::io::Result<Arc<Self>> {
         let watchdog = Arc::new(Self::default());
         let watching = Arc::clone(&watchdog);
-        std::thread::Builder::new().name("predictd-watch".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("predictd-watchdog".to_owned()).spawn(move || {
             loop {
                 std::thread::sleep(POLL_INTERVAL);
                 watching.stop_overdue(Instant::now());
@@ -116,7 +116,7 @@ impl WatchdogHandle {
 }
 
 impl WatchGuard {
-    /// True once the deadline passed and the runtime was told to stop.
+    /// True once the deadline has passed and the runtime has been stopped.
     pub(super) fn was_stopped(&self) -> bool {
         self.was_stopped.load(Ordering::Relaxed)
     }

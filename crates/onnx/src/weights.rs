@@ -34,26 +34,33 @@ pub(super) fn read_external_files(
     let mut total = 0;
     for tensor in tensors {
         let location = &tensor.location;
-        let error = |reason: &str| ManifestError::new(format!("{location:?}"), reason);
         if !files.contains_key(location) {
-            let parts = relative_components(location)
-                .ok_or_else(|| error("external data must lie in the directory of the graph, or in one within it"))?;
+            let parts = relative_components(location).ok_or_else(|| {
+                file_error(location, "external data must lie in the directory of the graph, or in one within it")
+            })?;
             let content = read_regular_file(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
             let content = content.map_err(|failure| match failure {
                 FileError::Io(system) => ManifestError::from_io(format!("{location:?}"), &system),
-                FileError::Rejected(reason) => error(reason),
+                FileError::Rejected(reason) => file_error(location, reason),
             })?;
             manifest.check_external_file(&parts.join("/"), &content)?;
             total += content.len() as u64;
             files.insert(location.clone(), content.into());
         }
         let size = files.get(location).map_or(0, |content| content.len() as u64);
-        let end = tensor.offset.checked_add(tensor.length.unwrap_or(0)).ok_or_else(|| error("an offset overflows"))?;
+        let end = tensor
+            .offset
+            .checked_add(tensor.length.unwrap_or(0))
+            .ok_or_else(|| file_error(location, "an offset overflows"))?;
         if tensor.offset > size || end > size {
-            return Err(error("a tensor lies beyond the end of this file"));
+            return Err(file_error(location, "a tensor lies beyond the end of this file"));
         }
     }
     Ok(files)
+}
+
+fn file_error(location: &str, reason: &str) -> ManifestError {
+    ManifestError::new(format!("{location:?}"), reason)
 }
 
 /// The parts of a relative path that goes down only; nothing for any other path.

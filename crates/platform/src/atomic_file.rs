@@ -62,12 +62,15 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
+    fn write_text(text: &'static str) -> impl FnOnce(&mut File) -> io::Result<()> {
+        move |file: &mut File| file.write_all(text.as_bytes())
+    }
+
     #[test]
     fn failed_write_keeps_file_and_leaves_no_draft() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        let content = |text: &'static str| move |file: &mut File| file.write_all(text.as_bytes());
-        replace(&path, 0o600, content("old")).unwrap();
+        replace(&path, 0o600, write_text("old")).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let failed = replace(&path, 0o600, |file| {
             file.write_all(b"half")?;
@@ -75,10 +78,10 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().to_string(), "the disk is full");
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        replace(&path, 0o600, content("new")).unwrap();
+        replace(&path, 0o600, write_text("new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         // Nor can a directory be replaced.
-        assert!(replace(directory.path(), 0o600, content("new")).is_err());
+        assert!(replace(directory.path(), 0o600, write_text("new")).is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 /// How often the files are looked at. A look costs a few microseconds and works on any file system.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from another: device, inode, size, time of change.
+/// Identifies the content of a file: device, inode, size, time of change.
 type FileStamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// A value made from files, and made again when they change.
@@ -58,7 +58,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
             return;
         }
         if now.contains(&None) {
-            tracing::warn!(what = self.description, "file removed; previous content stays in use");
+            tracing::warn!(files = self.description, "file removed; previous content stays in use");
         } else {
             self.replace_value("changed files reloaded", "changed files invalid; previous content stays in use");
         }
@@ -73,13 +73,13 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
     }
 
     fn replace_value(&self, replaced: &str, invalid: &str) {
-        let what = self.description;
+        let files = self.description;
         match (self.load)() {
             Ok(value) => {
                 *self.value.write() = Arc::new(value);
-                tracing::info!(what, "{replaced}");
+                tracing::info!(files, "{replaced}");
             }
-            Err(error) => tracing::error!(what, error, "{invalid}"),
+            Err(error) => tracing::error!(files, error, "{invalid}"),
         }
     }
 
@@ -93,7 +93,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
             while let Some(watched) = watched.upgrade() {
                 // Without this thread no change would be seen any more.
                 if catch_unwind(AssertUnwindSafe(|| watched.poll())).is_err() {
-                    tracing::error!(what = watched.description, "file reload panicked; previous content stays in use");
+                    tracing::error!(files = watched.description, "file reload panicked; previous content stays in use");
                 }
                 drop(watched);
                 std::thread::sleep(POLL_INTERVAL);
@@ -105,7 +105,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
 
 impl<T> std::fmt::Debug for FileWatcher<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watched").field("what", &self.description).finish_non_exhaustive()
+        f.debug_struct("Watched").field("files", &self.description).finish_non_exhaustive()
     }
 }
 
@@ -119,8 +119,16 @@ fn file_stamps(paths: &[PathBuf]) -> Vec<FileStamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn replace_file(path: &Path, content: &str) {
+        let new = path.with_extension("new");
+        fs::write(&new, content).unwrap();
+        fs::rename(&new, path).unwrap();
+    }
 
     #[test]
     fn file_watcher_invalid_change_keeps_old_value() {
@@ -133,17 +141,16 @@ mod tests {
         assert!(FileWatcher::open("number", vec![path.clone()], load.clone()).is_err());
         fs::write(&path, "1").unwrap();
         let watched = FileWatcher::open("number", vec![path.clone()], load).unwrap();
-        let replaced_by = |content: &str| {
-            let new = directory.path().join("new");
-            fs::write(&new, content).unwrap();
-            fs::rename(&new, &path).unwrap();
+        for (content, value) in [("2", 2), ("none", 2), ("3", 3)] {
+            replace_file(&path, content);
             watched.poll();
-            *watched.current()
-        };
-        assert_eq!([replaced_by("2"), replaced_by("none"), replaced_by("3")], [2, 2, 3]);
+            assert_eq!(*watched.current(), value);
+        }
         fs::remove_file(&path).unwrap();
         watched.poll();
         assert_eq!(*watched.current(), 3);
-        assert_eq!(replaced_by("4"), 4);
+        replace_file(&path, "4");
+        watched.poll();
+        assert_eq!(*watched.current(), 4);
     }
 }

@@ -11,7 +11,7 @@ pub fn resident_bytes() -> Option<u64> {
     read_status_bytes("VmRSS:")
 }
 
-/// Does something, and tells by how many bytes the process's memory grew at its peak; nothing where the system does
+/// Does something, and measures by how many bytes the process's memory grew at its peak; nothing where the system does
 /// not tell.
 pub fn measure_peak_growth<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
     // Forgets the peak so far; see proc(5), "clear_refs".

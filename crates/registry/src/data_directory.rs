@@ -80,8 +80,8 @@ fn restrict_permissions(path: &Path, metadata: &Metadata) {
     if metadata.mode() & OTHER_USERS_MODE != 0
         && let Err(error) = remove_permissions(path, metadata)
     {
-        let own = metadata.uid() == geteuid().as_raw();
-        tracing::warn!(path = %path.display(), own, %error, "other users may read server files; remove their permissions");
+        let owned_by_server = metadata.uid() == geteuid().as_raw();
+        tracing::warn!(path = %path.display(), owned_by_server, %error, "other users may read server files; remove their permissions");
     }
 }
 

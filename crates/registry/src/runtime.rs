@@ -33,7 +33,8 @@ impl RegistryRuntime {
         lock: Option<File>,
         open: impl Future<Output = Result<RegistryServices, String>> + Send + 'static,
     ) -> Result<Self, String> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("predictd-keeper").enable_all().build();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("predictd-registry").enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let (opened, is_opened) = sync_channel(1);
         // The caller may be on a thread that runs tasks: it must not block there.

@@ -121,11 +121,11 @@ impl Registry {
         match loaded.map(Arc::new) {
             Ok(loaded) => {
                 self.set_state(model, version, VersionState::Ready(Arc::clone(&loaded)));
-                tracing::info!(model, version, seconds, skips_queue = loaded.can_run_inline(), "model version loaded");
+                tracing::info!(model, version, seconds, runs_inline = loaded.can_run_inline(), "model version loaded");
                 Ok(())
             }
             Err(error) => {
-                let failure = LoadFailure { reason: error.to_string(), fatal_reason: error.startup_refusal.clone() };
+                let failure = LoadFailure { reason: error.to_string(), device_refusal: error.device_refusal.clone() };
                 self.set_state(model, version, VersionState::Failed(failure));
                 tracing::error!(model, version, seconds, %error, "model version load failed");
                 Err(error)
@@ -141,7 +141,7 @@ impl Registry {
 
     /// Says that a version could not even be tried to load, and why. The version before answers then.
     pub fn mark_failed(&self, name: &str, version: &str, reason: &str) {
-        let failure = LoadFailure { reason: reason.to_owned(), fatal_reason: None };
+        let failure = LoadFailure { reason: reason.to_owned(), device_refusal: None };
         self.set_state(name, version, VersionState::Failed(failure));
     }
 
@@ -264,13 +264,13 @@ impl Snapshot {
         self.models.get(model)?.versions.get(version)
     }
 
-    /// Why a server must not go on, if so: for a version that it could not load among those that it began with.
+    /// Why a server must not go on: one of the versions that it began with does not run on the device that it must run on.
     #[must_use]
-    pub fn fatal_load_failure(&self, begun_with: &Self) -> Option<&str> {
+    pub fn device_refusal(&self, begun_with: &Self) -> Option<&str> {
         let mut versions = self.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |v| (name, v)));
         versions.find_map(|(name, (version, state))| match state {
             VersionState::Failed(failure) if begun_with.state(name, version).is_some() => {
-                failure.fatal_reason.as_deref()
+                failure.device_refusal.as_deref()
             }
             _ => None,
         })
@@ -289,16 +289,16 @@ mod tests {
     }
 
     fn failed(refusal: Option<&str>) -> VersionState {
-        VersionState::Failed(LoadFailure { reason: "x".to_owned(), fatal_reason: refusal.map(str::to_owned) })
+        VersionState::Failed(LoadFailure { reason: "x".to_owned(), device_refusal: refusal.map(str::to_owned) })
     }
 
     #[test]
-    fn fatal_load_failure_only_for_startup_versions() {
+    fn device_refusal_only_for_startup_versions() {
         let begun_with = snapshot(&[("1", VersionState::Loading), ("2", VersionState::Loading)]);
         let now = snapshot(&[("1", failed(None)), ("2", VersionState::Loading), ("3", failed(Some("later")))]);
-        assert_eq!(now.fatal_load_failure(&begun_with), None);
+        assert_eq!(now.device_refusal(&begun_with), None);
         let now = snapshot(&[("1", failed(None)), ("2", failed(Some("no GPU"))), ("3", failed(Some("later")))]);
-        assert_eq!(now.fatal_load_failure(&begun_with), Some("no GPU"));
-        assert_eq!(now.fatal_load_failure(&Snapshot::default()), None);
+        assert_eq!(now.device_refusal(&begun_with), Some("no GPU"));
+        assert_eq!(now.device_refusal(&Snapshot::default()), None);
     }
 }

@@ -20,8 +20,8 @@ pub enum VersionState {
 pub struct LoadFailure {
     /// A file and a reason.
     pub reason: String,
-    /// One sentence, if a server must not start without it.
-    pub fatal_reason: Option<String>,
+    /// One sentence, if a server must not start because the model does not run on the device that it must run on.
+    pub device_refusal: Option<String>,
 }
 
 impl VersionState {

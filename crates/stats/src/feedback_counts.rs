@@ -42,8 +42,9 @@ pub(super) fn ratio(some: u64, all: u64) -> Option<f64> {
 }
 
 /// A count as a number to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub(super) fn to_f64(count: u64) -> f64 {
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and counts stay below")]
+#[must_use]
+pub fn to_f64(count: u64) -> f64 {
     count as f64
 }
 

@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn quantile_random_latencies_within_5_percent() {
-        let (mut random, mut histogram) = (SplitMix64(9), LatencyHistogram::default());
+        let mut random = SplitMix64(9);
+        let mut histogram = LatencyHistogram::default();
         let mut known: Vec<f64> = (0..5_000).map(|_| 2e-4 * (random.next_f64() * 10.0).exp()).collect();
         for &seconds in &known {
             histogram.record(Duration::from_secs_f64(seconds));

@@ -26,7 +26,7 @@ pub mod verdict;
 
 pub use comparison_plan::{ComparisonPlan, SampleSizes};
 pub use difference::{AccuracyDifference, ComparisonOutcome, compare_accuracies};
-pub use feedback_counts::FeedbackCounts;
+pub use feedback_counts::{FeedbackCounts, to_f64};
 pub use interval::ConfidenceInterval;
 pub use sample_ratio::sample_ratio_mismatch;
 pub use user_sample::UserSample;

@@ -38,7 +38,7 @@ pub(super) fn fmt_points(difference: f64) -> String {
     format!("{points:.*}", decimals.min(MAX_DECIMALS))
 }
 
-/// A difference in points as somebody wrote it: 0.03 as "3 points".
+/// A difference in points as it was written: 0.03 as "3 points".
 pub(super) fn fmt_effect(difference: f64) -> String {
     let written = trim_zeros(&format!("{:.2}", difference * 100.0)).to_owned();
     let unit = if written == "1" { "point" } else { "points" };

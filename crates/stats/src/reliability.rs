@@ -78,8 +78,9 @@ mod tests {
 
     /// From answers: the confidence of each, and whether it was right.
     fn diagram(answers: impl IntoIterator<Item = (f64, bool)>) -> ReliabilityDiagram {
-        let bin = |confidence, correct: bool| ReliabilityBin { count: 1, confidence, correct: correct.into() };
-        let bins = answers.into_iter().map(|(confidence, correct)| (bin_index(confidence), bin(confidence, correct)));
+        let bins = answers.into_iter().map(|(confidence, correct)| {
+            (bin_index(confidence), ReliabilityBin { count: 1, confidence, correct: correct.into() })
+        });
         ReliabilityDiagram::from_sums(bins).unwrap()
     }
 

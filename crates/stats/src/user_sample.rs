@@ -200,6 +200,10 @@ mod tests {
         assert_eq!((&smaller, sample.arms.len(), sample.max_hash), (&sample, 1, 20));
     }
 
+    fn decode_error(bytes: &[u8], capacity: usize) -> String {
+        UserSample::from_bytes(bytes, capacity).unwrap_err()
+    }
+
     #[test]
     fn user_sample_bytes_round_trip_and_malformed_refused() {
         for users in [0, 10, 64, 500] {
@@ -209,11 +213,10 @@ mod tests {
             assert_eq!(UserSample::from_bytes(&bytes, 64).unwrap(), known);
         }
         let bytes = random_sample(64, 0.5, 64, &mut SplitMix64(1)).to_bytes();
-        let refused = |bytes: &[u8], capacity| UserSample::from_bytes(bytes, capacity).unwrap_err();
-        assert_eq!(refused(&bytes[1..], 64), "a sample of users cannot have 575 bytes");
-        assert_eq!(refused(&bytes, 63), "a sample with too many users: 64");
+        assert_eq!(decode_error(&bytes[1..], 64), "a sample of users cannot have 575 bytes");
+        assert_eq!(decode_error(&bytes, 63), "a sample with too many users: 64");
         let twice = [&bytes[..9], &bytes[..9]].concat();
-        assert_eq!(refused(&twice, 64), "a sample of users whose hashes do not ascend");
+        assert_eq!(decode_error(&twice, 64), "a sample of users whose hashes do not ascend");
     }
 
     /// In what part of the streams a mismatch with 50/50 is found, by looks whenever the users have grown by 5 %.

@@ -245,9 +245,11 @@ mod tests {
 
     #[test]
     fn verdict_several_arms_names_best() {
-        let (good, better, bad) =
-            (arm_accuracy("good", 950, 1_000), arm_accuracy("better", 970, 1_000), arm_accuracy("bad", 700, 1_000));
-        let (control, alike) = (arm_accuracy("old", 880, 1_000), arm_accuracy("alike", 885, 1_000));
+        let good = arm_accuracy("good", 950, 1_000);
+        let better = arm_accuracy("better", 970, 1_000);
+        let bad = arm_accuracy("bad", 700, 1_000);
+        let control = arm_accuracy("old", 880, 1_000);
+        let alike = arm_accuracy("alike", 885, 1_000);
         for (arms, said) in [
             (
                 vec![&good, &better, &bad],
@@ -269,7 +271,8 @@ mod tests {
     #[test]
     fn verdict_several_arms_need_stronger_evidence() {
         // Between the boundaries of one comparison and of ten.
-        let (control, treatment) = (arm_accuracy("old", 880, 1_000), arm_accuracy("new", 928, 1_000));
+        let control = arm_accuracy("old", 880, 1_000);
+        let treatment = arm_accuracy("new", 928, 1_000);
         let alone = evaluate_all(&control, std::slice::from_ref(&treatment));
         let among = evaluate_all(&control, &vec![treatment; 10]);
         assert!(matches!(alone.arm_verdicts[0], Verdict::Better(_)), "{:?}", alone.arm_verdicts);

@@ -96,7 +96,7 @@ fn unlocked_stderr() -> Box<dyn Write + Send> {
 
 struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
-    lost_line_counters: Vec<ErrorCounter>,
+    dropped_line_counters: Vec<ErrorCounter>,
 }
 
 /// Lines that could not be written.
@@ -111,15 +111,6 @@ static LOG_CONTROL: OnceLock<LogControl> = OnceLock::new();
 pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String> {
     let (filter_layer, filter) =
         reload::Layer::new(parse_filter(lines.filter).map_err(|error| format!("--log {error}"))?);
-    let mut guards = Vec::new();
-    let mut lost_line_counters = Vec::new();
-    let mut writer = |output: Box<dyn Write + Send>, escape: Escape| -> NonBlocking {
-        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
-        let (writer, guard) = builder.thread_name("predictd-log").finish(EscapingWriter { output, escape });
-        guards.push(guard);
-        lost_line_counters.push(writer.error_counter());
-        writer
-    };
     let terminal = io::stderr().is_terminal();
     let as_json = lines.is_json.unwrap_or(!terminal);
     let escape = match (as_json, terminal) {
@@ -127,7 +118,10 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
         (false, true) => lines.escape.coloured,
         (false, false) => lines.escape.text,
     };
-    let to_stderr = fmt::layer().with_writer(writer(unlocked_stderr(), escape));
+    let (writer, guard) = start_writer(unlocked_stderr(), escape);
+    let mut guards = vec![guard];
+    let mut dropped_line_counters = vec![writer.error_counter()];
+    let to_stderr = fmt::layer().with_writer(writer);
     let to_stderr: Box<dyn Layer<_> + Send + Sync> = if as_json {
         to_stderr.json().flatten_event(true).boxed()
     } else {
@@ -138,20 +132,29 @@ pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String>
         Some(file) => {
             let opened =
                 open_log_file(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
-            Some(fmt::layer().json().flatten_event(true).with_writer(writer(Box::new(opened), lines.escape.json)))
+            let (writer, guard) = start_writer(Box::new(opened), lines.escape.json);
+            guards.push(guard);
+            dropped_line_counters.push(writer.error_counter());
+            Some(fmt::layer().json().flatten_event(true).with_writer(writer))
         }
     };
     // Only the first subscriber of a process can be set: tests start several servers.
     if registry().with(filter_layer).with(to_stderr).with(to_file).try_init().is_ok() {
-        LOG_CONTROL.set(LogControl { filter, lost_line_counters }).ok();
+        LOG_CONTROL.set(LogControl { filter, dropped_line_counters }).ok();
     }
     // The default hook prints a panic's message, which may quote a request's text.
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        tracing::error!(place, thread, "panic caught; panic message not logged");
+        tracing::error!(location, thread, "panic caught; panic message not logged");
     }));
     Ok(LogWriterGuard(guards))
+}
+
+/// Starts a thread that writes lines, and drops those that do not fit in its queue.
+fn start_writer(output: Box<dyn Write + Send>, escape: Escape) -> (NonBlocking, WorkerGuard) {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
+    builder.thread_name("predictd-log").finish(EscapingWriter { output, escape })
 }
 
 /// Writes lines, escaped. Counts failed writes: nothing else reports them.
@@ -235,9 +238,9 @@ pub fn set_filter(filter: &str, last_word: impl FnOnce()) -> Result<(), String> 
 
 /// Lines that were lost because a writer was too slow, or its disk full.
 #[must_use]
-pub fn lost_lines() -> u64 {
+pub fn dropped_lines() -> u64 {
     let dropped: u64 = LOG_CONTROL
         .get()
-        .map_or(0, |control| control.lost_line_counters.iter().map(|lost| lost.dropped_lines() as u64).sum());
+        .map_or(0, |control| control.dropped_line_counters.iter().map(|lost| lost.dropped_lines() as u64).sum());
     dropped + UNWRITTEN_LINES.load(Ordering::Relaxed)
 }

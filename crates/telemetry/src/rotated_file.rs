@@ -127,6 +127,10 @@ fn open_for_append(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
 mod tests {
     use super::*;
 
+    fn file_content(path: &Path, number: usize) -> String {
+        fs::read_to_string(numbered_path(path, number)).unwrap()
+    }
+
     #[test]
     fn log_file_full_rotates_and_oldest_deleted() {
         let directory = tempfile::tempdir().unwrap();
@@ -136,15 +140,17 @@ mod tests {
             file.write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         file.flush().unwrap();
-        let content = |number| fs::read_to_string(numbered_path(&path, number)).unwrap();
-        assert_eq!([content(0), content(1), content(2)], ["line 8\n", "line 6\nline 7\n", "line 4\nline 5\n"]);
+        assert_eq!(
+            [file_content(&path, 0), file_content(&path, 1), file_content(&path, 2)],
+            ["line 8\n", "line 6\nline 7\n", "line 4\nline 5\n"]
+        );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
         // What is there is gone on with.
         drop(file);
         let mut file = RotatedFile::open(&LogFile { path: &path, max_bytes: 10, max_files: 2 }).unwrap();
         file.write_all(b"more\n").unwrap();
         file.flush().unwrap();
-        assert_eq!(content(0), "line 8\nmore\n");
+        assert_eq!(file_content(&path, 0), "line 8\nmore\n");
     }
 
     #[test]

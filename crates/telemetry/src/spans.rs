@@ -156,8 +156,8 @@ impl ParentSpan<'_> {
 #[expect(clippy::cast_precision_loss, reason = "a share of 2^63 needs no more")]
 fn is_sampled(trace: TraceId, share: f64) -> bool {
     let low = trace.to_bytes().last_chunk::<8>().copied().unwrap_or_default();
-    let place = u64::from_be_bytes(low) >> 1;
-    (place as f64) < share * (1_u64 << 63) as f64
+    let position = u64::from_be_bytes(low) >> 1;
+    (position as f64) < share * (1_u64 << 63) as f64
 }
 
 /// The span of a request. Dropped, it ends.
@@ -212,7 +212,7 @@ impl Drop for RequestSpan {
     }
 }
 
-/// Counts what is delivered, and tells when that begins to fail.
+/// Counts what is delivered, and logs when that begins to fail.
 #[derive(Debug)]
 struct CountingExporter {
     exporter: SpanExporter,

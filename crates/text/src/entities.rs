@@ -212,8 +212,8 @@ mod tests {
         ];
         let simple = extract_entities(text, &tokens, &labels(), Aggregation::Simple);
         assert!((simple[0].score - 0.8).abs() < 1e-6);
-        let wanted = [("PER", 0, 12, "Ada Lovelace"), ("PER", 13, 16, "Bob"), ("LOC", 20, 25, "Paris")];
-        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&wanted));
+        let entities = [("PER", 0, 12, "Ada Lovelace"), ("PER", 13, 16, "Bob"), ("LOC", 20, 25, "Paris")];
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&entities));
         let alone = [
             ("B-PER", 0, 3, "Ada"),
             ("I-PER", 4, 12, "Lovelace"),
@@ -234,18 +234,20 @@ mod tests {
         assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple).len(), 3);
     }
 
+    fn char_range(text: &str, part: &str) -> (usize, usize) {
+        let start = text[..text.find(part).unwrap()].chars().count();
+        (start, start + part.chars().count())
+    }
+
     #[test]
     fn entities_offsets_count_code_points() {
         let text = "👩‍💻 𝒜𝒹𝒶 lebt in Zürich 🇨🇭";
-        let place = |part: &str| {
-            let start = text[..text.find(part).unwrap()].chars().count();
-            (start, start + part.chars().count())
-        };
-        let ((a, b), (c, d)) = (place("𝒜𝒹𝒶"), place("Zürich"));
+        let (a, b) = char_range(text, "𝒜𝒹𝒶");
+        let (c, d) = char_range(text, "Zürich");
         let tokens = [token(a, b, false, 1, 0.9), token(b + 1, b + 5, false, 0, 0.9), token(c, d, false, 3, 0.9)];
         assert_eq!((a, b, c, d), (4, 7, 16, 22));
-        let wanted = [("PER", a, b, "𝒜𝒹𝒶"), ("LOC", c, d, "Zürich")];
-        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&wanted));
+        let entities = [("PER", a, b, "𝒜𝒹𝒶"), ("LOC", c, d, "Zürich")];
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&entities));
     }
 
     #[test]
@@ -256,13 +258,15 @@ mod tests {
         }
     }
 
+    fn window_tokens(from: usize, to: usize, score: f32) -> Vec<ScoredToken> {
+        (from..to).map(|n| token(n, n + 1, false, 0, score)).collect::<Vec<_>>()
+    }
+
     #[test]
     fn merge_windows_overlap_counts_tokens_once() {
-        let window = |from: usize, to: usize, score: f32| {
-            (from..to).map(|n| token(n, n + 1, false, 0, score)).collect::<Vec<_>>()
-        };
         // In the order in which windows are cut from the end.
-        let all = merge_windows(vec![window(12, 20, 0.4), window(6, 14, 0.6), window(0, 8, 0.8)], 2);
+        let all =
+            merge_windows(vec![window_tokens(12, 20, 0.4), window_tokens(6, 14, 0.6), window_tokens(0, 8, 0.8)], 2);
         assert_eq!(all.iter().map(|token| token.span.start).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
         let scores: Vec<f32> = all.iter().map(|token| token.probabilities[0]).collect();
         assert_eq!(scores[..7], [0.8; 7]);

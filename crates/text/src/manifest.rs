@@ -295,26 +295,29 @@ mod tests {
     use super::*;
     use std::fs;
 
+    fn load_error(path: &Path) -> String {
+        Manifest::load(path).unwrap_err().to_string()
+    }
+
     #[test]
     fn manifest_invalid_file_is_named_in_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let refusal = || Manifest::load(path).unwrap_err().to_string();
-        assert!(refusal().starts_with("model.onnx: the directory holds no model.onnx"));
+        assert!(load_error(path).starts_with("model.onnx: the directory holds no model.onnx"));
         fs::write(path.join("model.onnx"), "").unwrap();
-        assert_eq!(refusal(), "model.onnx: it is empty");
+        assert_eq!(load_error(path), "model.onnx: it is empty");
         fs::write(path.join("model.onnx"), "x").unwrap();
         fs::write(path.join("config.json"), "{").unwrap();
-        assert!(refusal().starts_with("config.json: EOF"));
+        assert!(load_error(path).starts_with("config.json: EOF"));
         fs::write(path.join("config.json"), r#"{"id2label":{"0":"a","1":"a"}}"#).unwrap();
         assert_eq!(Manifest::load(path).unwrap().labels.unwrap(), ["a", "a"]);
         fs::write(path.join("config.json"), "{}").unwrap();
         fs::write(path.join("model.toml"), "colour = 1").unwrap();
-        assert!(refusal().starts_with("model.toml: unknown field `colour`"), "{}", refusal());
+        assert!(load_error(path).starts_with("model.toml: unknown field `colour`"), "{}", load_error(path));
         fs::write(path.join("model.toml"), "[sha256]\n\"../x\" = \"00\"").unwrap();
-        assert!(refusal().starts_with("model.toml: [sha256] names \"../x\""));
+        assert!(load_error(path).starts_with("model.toml: [sha256] names \"../x\""));
         fs::write(path.join("model.toml"), "[sha256]\n\"model.onnx\" = \"00\"").unwrap();
-        assert!(refusal().starts_with("model.onnx: its SHA-256 is not the one in model.toml"));
+        assert!(load_error(path).starts_with("model.onnx: its SHA-256 is not the one in model.toml"));
         let digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
         fs::write(path.join("model.toml"), format!("[sha256]\n\"model.onnx\" = \"{digest}\"")).unwrap();
         assert_eq!(Manifest::load(path).unwrap().graph, b"x");

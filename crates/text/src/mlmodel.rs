@@ -60,7 +60,7 @@ impl MlModel {
     /// How its graph is kept.
     ///
     /// # Errors
-    /// A sentence that tells how a model of another kind is converted, if it has no graph.
+    /// A sentence that says how a model of another kind is converted, if it has no graph.
     pub fn onnx_flavor(&self) -> Result<OnnxFlavor, String> {
         let Some(onnx) = self.flavors.get("onnx") else { return Err(self.conversion_hint()) };
         let data = onnx.as_ref().and_then(|onnx| onnx.data.as_ref()?.as_str());

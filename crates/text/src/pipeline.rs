@@ -182,10 +182,10 @@ impl Pipeline {
         self.pairs_enabled = false;
     }
 
-    /// Says that the graph applies an activation itself, or none, as its values show, and what is left for the server.
-    pub fn set_graph_activation(&mut self, found: Option<AppliedActivation>, left: Activation) {
-        self.applied_activation = found;
-        self.head.set_activation(left);
+    /// Sets the activation that the graph applies, if any, as its values show, and the activation that is left for the server.
+    pub fn set_graph_activation(&mut self, applied: Option<AppliedActivation>, remaining: Activation) {
+        self.applied_activation = applied;
+        self.head.set_activation(remaining);
     }
 
     /// Scores for each text, or for each token where tokens are labelled; 1 at least.
@@ -289,21 +289,21 @@ impl Pipeline {
         Ok(merge_windows(windows.collect::<Result<_, _>>()?, spans.overlap))
     }
 
-    /// Padding before a row's own tokens, where a run was so long.
-    fn left_padding(&self, length: usize, own: usize) -> usize {
+    /// Padding before a row's own tokens, in a batch of this length.
+    fn left_padding(&self, length: usize, text_tokens: usize) -> usize {
         match self.tokenizer().map(|tokenizer| tokenizer.padding.side) {
-            Some(PaddingSide::Left) => length.saturating_sub(own),
+            Some(PaddingSide::Left) => length.saturating_sub(text_tokens),
             Some(PaddingSide::Right) | None => 0,
         }
     }
 
-    /// The scores of a text's own tokens in its row of a run: all of them where scores are per text.
+    /// The scores of a text's own tokens in its row of a batch: all of them where scores are per text.
     #[must_use]
-    pub fn unpadded_scores<'a>(&self, row: &'a [f32], own: usize) -> &'a [f32] {
+    pub fn unpadded_scores<'a>(&self, row: &'a [f32], text_tokens: usize) -> &'a [f32] {
         let Head::Entities(..) = self.head else { return row };
         let labels = self.labels.len();
-        let start = self.left_padding(row.len() / labels.max(1), own) * labels;
-        row.get(start..start + own * labels).unwrap_or_default()
+        let start = self.left_padding(row.len() / labels.max(1), text_tokens) * labels;
+        row.get(start..start + text_tokens * labels).unwrap_or_default()
     }
 }
 

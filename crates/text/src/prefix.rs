@@ -85,6 +85,12 @@ mod tests {
         }
     }
 
+    fn is_changed_word_local(tokenizer: &Value, key: &str, value: Value) -> bool {
+        let mut changed = tokenizer.clone();
+        changed[key] = value;
+        is_word_local(&changed)
+    }
+
     #[test]
     fn prefixes_word_local_tokenizers_are_detected() {
         let bert = json!({
@@ -93,21 +99,21 @@ mod tests {
             "pre_tokenizer": { "type": "BertPreTokenizer" },
         });
         assert!(is_word_local(&bert));
-        let with = |key: &str, value: Value| {
-            let mut changed = bert.clone();
-            changed[key] = value;
-            is_word_local(&changed)
-        };
-        assert!(with("normalizer", Value::Null));
-        assert!(with("pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": true })));
-        assert!(with("normalizer", json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }] })));
-        assert!(!with(
+        assert!(is_changed_word_local(&bert, "normalizer", Value::Null));
+        assert!(is_changed_word_local(&bert, "pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": true })));
+        assert!(is_changed_word_local(
+            &bert,
+            "normalizer",
+            json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }] })
+        ));
+        assert!(!is_changed_word_local(
+            &bert,
             "normalizer",
             json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, { "type": "Replace" }] })
         ));
-        assert!(!with("pre_tokenizer", Value::Null));
-        assert!(!with("pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": false })));
-        assert!(!with("pre_tokenizer", json!({ "type": "Metaspace", "split": false })));
-        assert!(!with("added_tokens", json!([{ "content": "new york" }])));
+        assert!(!is_changed_word_local(&bert, "pre_tokenizer", Value::Null));
+        assert!(!is_changed_word_local(&bert, "pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": false })));
+        assert!(!is_changed_word_local(&bert, "pre_tokenizer", json!({ "type": "Metaspace", "split": false })));
+        assert!(!is_changed_word_local(&bert, "added_tokens", json!([{ "content": "new york" }])));
     }
 }

@@ -85,7 +85,7 @@ pub struct FixedAxes {
 }
 
 impl Signature {
-    /// True if the graph is told which places hold padding.
+    /// True if an input of the graph says which positions hold padding.
     #[must_use]
     pub fn has_attention_mask(&self) -> bool {
         match &self.input {

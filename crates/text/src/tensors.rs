@@ -34,7 +34,7 @@ pub struct TokenRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PaddingSide {
-    /// After the text: BERT and nearly everybody else.
+    /// After the text: BERT and nearly all other models.
     #[default]
     Right,
     /// Before the text: models that read their score from the last position.
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn pack_rows_right_side_pads_after_text() {
-        let (a, b) = (row(&[5, 6, 7]), row(&[8]));
+        let a = row(&[5, 6, 7]);
+        let b = row(&[8]);
         let batch = pack_rows(&[&a, &b], Padding { id: 9, type_id: 2, side: PaddingSide::Right }, 0);
         assert_eq!((batch.rows, batch.length), (2, 3));
         assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 9]);
@@ -140,7 +141,8 @@ mod tests {
 
     #[test]
     fn pack_rows_left_side_pads_before_text() {
-        let (a, b) = (row(&[5, 6]), row(&[8]));
+        let a = row(&[5, 6]);
+        let b = row(&[8]);
         let batch = pack_rows(&[&a, &b], Padding { id: 0, type_id: 0, side: PaddingSide::Left }, 0);
         assert_eq!(batch.input_ids, [5, 6, 0, 8]);
         assert_eq!(batch.attention_mask, [1, 1, 0, 1]);

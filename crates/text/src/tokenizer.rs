@@ -49,7 +49,7 @@ const OVERLAP_DIVISOR: usize = 4;
 
 /// A loaded tokenizer with the limits of its model.
 ///
-/// Cutting and special tokens are not left to the crate: told of a limit, it stops reading a
+/// Cutting and special tokens are not left to the crate: with a limit it stops reading a
 /// text there, so that the rest is neither counted nor reported.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -68,9 +68,9 @@ pub struct Tokenizer {
     pub unknown_id: Option<u32>,
     /// Only the beginning of a long text needs to be read.
     is_prefix_sufficient: bool,
-    /// Where tokens stand is told as well.
+    /// Answers include where tokens stand.
     has_spans: bool,
-    /// How its tokens are told from words, for models that label tokens.
+    /// How words are recognised among its tokens, for models that label tokens.
     word_rules: WordRules,
     /// Refuses texts that its normaliser makes very long.
     expansion_limit: ExpansionLimit,
@@ -127,7 +127,7 @@ impl Tokenizer {
             )));
         }
         if on_overflow == OverflowPolicy::Truncate {
-            // What is cut off need not be read. One token more than fits tells that something is.
+            // What is cut off need not be read. One token more than fits shows that something is.
             let max_length = max_tokens.max(room + 1);
             let direction = tokenizer.truncation_direction;
             let enough = TruncationParams { max_length, direction, ..TruncationParams::default() };
@@ -171,7 +171,7 @@ impl Tokenizer {
         })
     }
 
-    /// The same tokenizer, which also tells where tokens stand in their text.
+    /// The same tokenizer, whose answers include where tokens stand in their text.
     #[must_use]
     pub fn with_spans(mut self) -> Self {
         self.has_spans = true;
@@ -219,13 +219,15 @@ impl Tokenizer {
         catch_panic(|| {
             let room = self.text_capacity();
             let mut whole = self.encode_at_least(text, room + 1)?;
-            let own = whole.len();
+            let text_tokens = whole.len();
             let limit = self.max_tokens();
-            if own <= room {
-                return self.finish_rows(text, vec![whole], own + self.special_token_count);
+            if text_tokens <= room {
+                return self.finish_rows(text, vec![whole], text_tokens + self.special_token_count);
             }
             match self.on_overflow {
-                OverflowPolicy::Error => Err(TokenizeError::TooLong { tokens: own + self.special_token_count, limit }),
+                OverflowPolicy::Error => {
+                    Err(TokenizeError::TooLong { tokens: text_tokens + self.special_token_count, limit })
+                }
                 OverflowPolicy::Truncate => {
                     whole.truncate(room, 0, self.truncation_direction);
                     whole.take_overflowing();
@@ -274,23 +276,25 @@ impl Tokenizer {
     /// The tokens of a text, or of so much of it that there are `enough`.
     fn encode_at_least(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
         self.expansion_limit.check(text)?;
-        let read = |text: &str| {
-            let read = if self.has_spans {
-                self.inner.encode_char_offsets(text, false)
-            } else {
-                self.inner.encode_fast(text, false)
-            };
-            read.map_err(|_| TokenizeError::Failed)
-        };
         if self.is_prefix_sufficient {
             for beginning in prefixes(text, enough) {
-                let tokens = read(beginning)?;
+                let tokens = self.encode_bare(beginning)?;
                 if tokens.len() >= enough || beginning.len() == text.len() {
                     return Ok(tokens);
                 }
             }
         }
-        read(text)
+        self.encode_bare(text)
+    }
+
+    /// The tokens of a text without special tokens.
+    fn encode_bare(&self, text: &str) -> Result<Encoding, TokenizeError> {
+        let encoding = if self.has_spans {
+            self.inner.encode_char_offsets(text, false)
+        } else {
+            self.inner.encode_fast(text, false)
+        };
+        encoding.map_err(|_| TokenizeError::Failed)
     }
 
     /// Tokens of a row that are the text's own.

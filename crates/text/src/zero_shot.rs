@@ -66,9 +66,9 @@ fn column(logits: &[&[f32]], index: usize) -> Option<Vec<f32>> {
 /// A text with a hypothesis for each label. Only the text is cut off where both are too long.
 #[must_use]
 pub fn hypothesis_inputs(text: &str, labels: &[String], template: &str) -> Vec<Input> {
-    let hypothesis =
-        |label: &String| SecondText { text: template.replace(LABEL_PLACEHOLDER, label), truncate_only_first: true };
-    labels.iter().map(|label| Input { text: text.to_owned(), second: Some(hypothesis(label)) }).collect()
+    let hypotheses = labels.iter().map(|label| template.replace(LABEL_PLACEHOLDER, label));
+    let hypotheses = hypotheses.map(|text| SecondText { text, truncate_only_first: true });
+    hypotheses.map(|hypothesis| Input { text: text.to_owned(), second: Some(hypothesis) }).collect()
 }
 
 #[cfg(test)]

@@ -205,18 +205,21 @@ pub(super) fn read_json_file(path: &Path) -> Result<Value, String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn arm_argument_malformed_is_rejected() {
-        let of = |name: &str, model: Option<&str>, version: &str, weight| ArmBody {
+    fn arm_body(name: &str, model: Option<&str>, version: &str, weight: Option<f64>) -> ArmBody {
+        ArmBody {
             name: name.to_owned(),
             model: model.map(str::to_owned),
             version: Some(version.to_owned()),
             weight,
             shadow: false,
-        };
-        assert_eq!(parse_arm("new=2:50"), Ok(of("new", None, "2", Some(50.0))));
-        assert_eq!(parse_arm("new=minilm/v1.2:12.5%"), Ok(of("new", Some("minilm"), "v1.2", Some(12.5))));
-        assert_eq!(parse_arm("new=2"), Ok(of("new", None, "2", None)));
+        }
+    }
+
+    #[test]
+    fn arm_argument_malformed_is_rejected() {
+        assert_eq!(parse_arm("new=2:50"), Ok(arm_body("new", None, "2", Some(50.0))));
+        assert_eq!(parse_arm("new=minilm/v1.2:12.5%"), Ok(arm_body("new", Some("minilm"), "v1.2", Some(12.5))));
+        assert_eq!(parse_arm("new=2"), Ok(arm_body("new", None, "2", None)));
         for wrong in ["", "new", "=2:50", "new=:50", "new=2:", "new=2:-1", "new=2:101", "new=../2:1", "New=2:1"] {
             assert!(parse_arm(wrong).is_err(), "{wrong}");
         }

@@ -32,7 +32,8 @@ async fn get_models(server: &TestServer, authorization: &str) -> Response {
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn api_key_every_route_requires_its_scope() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     let keys: Vec<(&str, String)> = ["predict", "feedback", "admin", "metrics"]
         .into_iter()
         .map(|scope| (scope, bearer_header(&ring.create_key(scope, scope, &[]))))
@@ -132,7 +133,8 @@ async fn api_key_every_route_requires_its_scope() {
 
 #[tokio::test]
 async fn api_key_path_and_method_tricks_do_not_bypass_auth() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     ring.create_key("a", "predict", &[]);
     let server = ring.start_server(models.path(), &[]).await;
     let body = json!({ "text": QUESTION }).to_string();
@@ -184,7 +186,8 @@ async fn api_key_path_and_method_tricks_do_not_bypass_auth() {
 
 #[tokio::test]
 async fn api_key_duplicate_authorization_headers_are_401() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     let key = bearer_header(&ring.create_key("a", "predict", &[]));
     let server = ring.start_server(models.path(), &[]).await;
     let url = format!("{}/models", server.url);
@@ -233,7 +236,8 @@ async fn key_file_changed_on_disk_is_reloaded() {
 
 #[tokio::test]
 async fn api_key_allow_anonymous_permits_prediction_only() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     let key = bearer_header(&ring.create_key("a", "metrics", &[]));
     let server = ring.start_server(models.path(), &["--allow-anonymous"]).await;
     assert_eq!(server.post_json("/predict", json!({ "text": QUESTION })).await.status, 200);
@@ -245,7 +249,8 @@ async fn api_key_allow_anonymous_permits_prediction_only() {
 
 #[tokio::test]
 async fn api_key_guessing_is_rate_limited_without_side_effects() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     let key = bearer_header(&ring.create_key("a", "predict", &[]));
     let server = ring.start_server(models.path(), &[]).await;
     let mut statuses = std::collections::BTreeMap::new();
@@ -270,7 +275,9 @@ async fn api_key_guessing_is_rate_limited_without_side_effects() {
 
 #[test]
 fn key_file_unusable_exits_64() {
-    let (ring, models, data) = (KeyFile::new(), cheap_models(), tempfile::tempdir().unwrap());
+    let ring = KeyFile::new();
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     for content in [None, Some("key = 7"), Some("[[key]]\nname = \"canary\""), Some("\u{0}")] {
         // One that was named and is not there is a mistake, not an open door.
         if let Some(content) = content {
@@ -286,7 +293,8 @@ fn key_file_unusable_exits_64() {
 
 #[tokio::test]
 async fn api_key_secret_is_stored_and_shown_as_hash_only() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     let key = ring.create_key("a", "predict,metrics", &[]);
     let server = ring.start_server(models.path(), &[]).await;
     assert_eq!(get_models(&server, &bearer_header(&key)).await.status, 200);

@@ -222,7 +222,8 @@ fn feedback_invalid_item_is_refused_with_pointer() {
 fn feedback_export_keeps_order_in_csv_and_json() {
     let scene = Scene::new();
     let daemon = scene.start(&["--cache-bytes", "1048576"]);
-    let (batches, each) = (3, 700);
+    let batches = 3;
+    let each = 700;
     let mut expected = BTreeMap::new();
     for batch in 0..batches {
         let texts: Vec<String> = (0..each).map(|number| format!("{} {batch},\n\"x\"", number % 90)).collect();

@@ -32,7 +32,8 @@ fn chunked_body(body: &str) -> Vec<u8> {
 async fn text_limit_counts_characters() {
     let server = TestServer::start_cheap(&["--max-text-chars", "64"]).await;
     for letter in ["a", "é", "猫", "😀"] {
-        let (longest, longer) = (letter.repeat(64), letter.repeat(65));
+        let longest = letter.repeat(64);
+        let longer = letter.repeat(65);
         for (path, good, bad, pointer) in [
             ("/predict", json!({ "text": longest }), json!({ "text": longer }), "/text"),
             ("/batch_predict", json!([longest]), json!([longest, longer]), "/1"),
@@ -133,7 +134,8 @@ async fn wrong_method_is_405_with_allow_header() {
         }
     }
     for path in gets {
-        let (get, head) = (server.get(path).await, send(&server, Method::HEAD, path, &[], "").await);
+        let get = server.get(path).await;
+        let head = send(&server, Method::HEAD, path, &[], "").await;
         assert_eq!((get.status, head.status, head.body.as_str()), (200, 200, ""), "{path}");
         assert_eq!(get.headers["content-type"], head.headers["content-type"], "{path}");
     }

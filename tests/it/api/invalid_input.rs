@@ -204,7 +204,8 @@ async fn top_k_outside_1_to_1000_is_422() {
         let reply = server.post("/predict", format!(r#"{{"text":"{QUESTION}","top_k":{top_k}}}"#)).await;
         assert_eq!(reply.json::<Prediction>().top.unwrap().len(), labels, "{top_k}");
     }
-    let (range, number) = ("top_k must be between 1 and 1000", "expected a whole number from 0 to 4294967295");
+    let range = "top_k must be between 1 and 1000";
+    let number = "expected a whole number from 0 to 4294967295";
     for (top_k, detail) in [
         ("0", range),
         ("1001", range),

@@ -70,7 +70,8 @@ async fn rate_limit_refuses_before_reading_body() {
 
 #[tokio::test]
 async fn rate_limit_is_per_key() {
-    let (ring, models) = (KeyFile::new(), cheap_models());
+    let ring = KeyFile::new();
+    let models = cheap_models();
     let bearer = |key: String| format!("Bearer {key}");
     let heavy = bearer(ring.create_key("heavy", "predict", &["--rate", "5/s"]));
     let other = bearer(ring.create_key("other", "predict", &["--rate", "500/s"]));

@@ -72,8 +72,8 @@ async fn server_timing_header_is_sent_on_request() {
         let timing = timing(&[], true, path, body).await.unwrap();
         let parts: BTreeMap<&str, &str> = timing.split(", ").map(|part| part.split_once(';').unwrap()).collect();
         let ms = |part: &str| parts[part].strip_prefix("dur=").unwrap().parse::<f64>().unwrap();
-        assert!(ms("run") > 0.0 && ms("tokenise") >= 0.0 && ms("queue") >= 0.0, "{timing}");
-        assert!(ms("total") >= ms("tokenise") + ms("queue") + ms("run"), "{timing}");
+        assert!(ms("inference") > 0.0 && ms("tokenize") >= 0.0 && ms("queue") >= 0.0, "{timing}");
+        assert!(ms("total") >= ms("tokenize") + ms("queue") + ms("inference"), "{timing}");
         assert_eq!(parts["cached"], format!("desc=\"{cached}\""));
     }
 }

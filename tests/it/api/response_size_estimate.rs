@@ -2,7 +2,8 @@
 
 use predictd::api::predictions::BatchAnswer;
 use predictd::http::prediction::ResponseOptions;
-use predictd::http::response_size::{ResponseFields, ResponseSize};
+use predictd::http::prediction_size::{ResponseFields, prediction_json_size};
+use predictd::http::response_size::ResponseSize;
 use predictd::inference::arm_route::{ArmRoute, ModelSelector};
 use serde_json::json;
 
@@ -27,7 +28,8 @@ fn reserved_size(served: &ModelServer, texts: &[String]) -> ResponseSize {
         candidate_labels: None,
         options: ResponseOptions { probabilities: true, top_k: Some(3), raw_scores: false },
     };
-    ResponseSize::max_for_models(route.candidate_models(), &texts.iter().map(String::len), shown)
+    let lengths = texts.iter().map(String::len);
+    ResponseSize::max_for_models(route.candidate_models(), &lengths, 1, |model| prediction_json_size(model, shown))
 }
 
 #[tokio::test]

@@ -109,7 +109,8 @@ fn two_version_models() -> TempDir {
 
 #[test]
 fn bench_text_output_ends_with_serve_options() {
-    let (models, place) = (two_version_models(), tempfile::tempdir().unwrap());
+    let models = two_version_models();
+    let place = tempfile::tempdir().unwrap();
     let texts = place.path().join("texts");
     std::fs::write(&texts, "10 20\n\n10 20 30 40\nhello\n").unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -140,7 +141,8 @@ fn bench_unreachable_target_is_reported() {
 
 #[test]
 fn bench_unusable_model_or_texts_exits_64() {
-    let (models, place) = (two_version_models(), tempfile::tempdir().unwrap());
+    let models = two_version_models();
+    let place = tempfile::tempdir().unwrap();
     let said = assert_exits_64(models.path(), &["large"]);
     assert!(said.contains("\"large\"") && said.contains("those it holds: small"), "{said}");
     assert!(assert_exits_64(place.path(), &[]).contains("NAME/VERSION"));

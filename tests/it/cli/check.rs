@@ -289,7 +289,8 @@ fn check_batch_influence_is_measured() {
 /// Logits that grow with each text beyond the sixteenth of a run, which is what a load tries; or a run that fails then.
 fn changes_beyond_sixteen_texts(fails: bool) -> TransformerBuilder {
     let more: fn(&mut OnnxGraph, &str) -> String = |graph, logits| {
-        let (first, sixteen) = (graph.integers(&[], &[0]), graph.floats(&[], &[16.0]));
+        let first = graph.integers(&[], &[0]);
+        let sixteen = graph.floats(&[], &[16.0]);
         let shape = graph.node("Shape", &[logits], &[]);
         let rows = graph.node("Gather", &[&shape, &first], &[("axis", Attribute::Int(0))]);
         let rows = graph.node("Cast", &[&rows], &[("to", Attribute::Int(1))]);
@@ -298,7 +299,8 @@ fn changes_beyond_sixteen_texts(fails: bool) -> TransformerBuilder {
         graph.node("Add", &[logits, &beyond], &[])
     };
     let failing: fn(&mut OnnxGraph, &str) -> String = |graph, logits| {
-        let (first, zeros) = (graph.integers(&[], &[0]), graph.floats(&[17], &[0.0; 17]));
+        let first = graph.integers(&[], &[0]);
+        let zeros = graph.floats(&[17], &[0.0; 17]);
         let shape = graph.node("Shape", &[logits], &[]);
         let rows = graph.node("Gather", &[&shape, &first], &[("axis", Attribute::Int(0))]);
         let nothing = graph.node("Gather", &[&zeros, &rows], &[("axis", Attribute::Int(0))]);

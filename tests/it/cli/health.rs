@@ -9,7 +9,8 @@ use crate::support::test_server::cheap_models;
 
 #[test]
 fn health_command_tells_ready_stopping_and_gone() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let daemon = Daemon::start_with(models.path(), data.path(), &["--drain-delay", "2s"]);
     let admin = daemon.admin.to_string();
     let health = |options: &[&str]| {
@@ -36,7 +37,8 @@ fn health_command_tells_ready_stopping_and_gone() {
 
 #[test]
 fn health_command_loading_server_is_live_not_ready() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     slow_models::never_answers().write(models.path(), "endless", "1");
     ModelBuilder::plain().write(models.path(), "good", "1");
     let options = ["--default-model", "endless", "--drain-timeout", "1s"];

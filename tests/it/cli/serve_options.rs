@@ -20,7 +20,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+        let models = cheap_models();
+        let data = tempfile::tempdir().unwrap();
         Self { models, data, occupied_port: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 

@@ -91,7 +91,8 @@ fn terminal_profile_and_bench_escape_model_names() {
 
 /// A server of an evil model, of which feedback was told.
 fn start_evil_server(place: &Path) -> Daemon {
-    let (models, data) = (place.join("models"), place.join("data"));
+    let models = place.join("models");
+    let data = place.join("data");
     write_evil_model(&models, "1");
     let daemon = Daemon::start_with(&models, &data, &["--markup", "allow"]);
     let answer = daemon.predict(CONTROL_SEQUENCES);

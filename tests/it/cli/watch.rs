@@ -43,7 +43,8 @@ impl Drop for WatchProcess {
 
 #[test]
 fn watch_once_exit_code_tells_health() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let url = format!("http://{}", daemon.address);
     let (code, log) = run_to_exit(&mut watch_command(&["--once", &url]));
@@ -81,7 +82,8 @@ fn watch_every_channel_gets_each_change_once() {
     let server = HttpReceiver::new(&[(200, "{\"status\":\"healthy\"}")]);
     let [webhook, slack, pager, manager] = [(); 4].map(|()| HttpReceiver::new(&[(202, "")]));
     let place = tempfile::tempdir().unwrap();
-    let (program, told) = (place.path().join("tell"), place.path().join("told"));
+    let program = place.path().join("tell");
+    let told = place.path().join("told");
     std::fs::write(&program, format!("#!/bin/sh\ncat >>{}\necho >>{}\n", told.display(), told.display())).unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let watched = server.url("/x");
@@ -164,7 +166,8 @@ fn watch_state_and_pending_alerts_survive_restart() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state.json");
     let state = state.to_str().unwrap();
-    let (server, webhook) = (HttpReceiver::new(&[(500, "")]), HttpReceiver::new(&[(200, "")]));
+    let server = HttpReceiver::new(&[(500, "")]);
+    let webhook = HttpReceiver::new(&[(200, "")]);
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let once = |webhook: &str, retry: &str| {
         let url = server.url("");
@@ -211,7 +214,9 @@ fn watch_alert_is_sent_by_mail() {
     let mail = spawn_thread(move || {
         let mut stream = listener.accept().unwrap().0;
         let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let (mut all, mut line, mut data) = (String::new(), String::new(), false);
+        let mut all = String::new();
+        let mut line = String::new();
+        let mut data = false;
         stream.write_all(b"220 test\r\n").unwrap();
         while reader.read_line(&mut line).unwrap() > 0 {
             all.push_str(&line);
@@ -260,7 +265,8 @@ fn watch_alert_is_sent_by_mail() {
 #[test]
 fn watch_exposes_its_own_metrics() {
     let server = HttpReceiver::new(&[(200, ""), (200, ""), (500, "")]);
-    let (url, webhook) = (server.url("/health"), HttpReceiver::new(&[(200, "")]));
+    let url = server.url("/health");
+    let webhook = HttpReceiver::new(&[(200, "")]);
     let mut command = watch_command(&[
         &url,
         "--interval",
@@ -326,14 +332,16 @@ fn watch_invalid_options_exit_64_without_secrets() {
 
 #[test]
 fn watch_once_without_state_file_alerts() {
-    let (broken, webhook) = (HttpReceiver::new(&[(500, "")]), HttpReceiver::new(&[]));
+    let broken = HttpReceiver::new(&[(500, "")]);
+    let webhook = HttpReceiver::new(&[]);
     let (code, log) = run_to_exit(&mut watch_command(&["--once", "--webhook", &webhook.url("/"), &broken.url("")]));
     assert_eq!((code, wait_for_alerts(&webhook, 1)[0].status), (1, AlertStatus::Unhealthy), "{log}");
 }
 
 #[test]
 fn watch_urls_differing_in_query_are_distinct() {
-    let (server, webhook) = (HttpReceiver::new(&[(500, "")]), HttpReceiver::new(&[]));
+    let server = HttpReceiver::new(&[(500, "")]);
+    let webhook = HttpReceiver::new(&[]);
     let urls = [server.url("/x?model=CANARY"), server.url("/x?model=b")];
     let (code, log) = run_to_exit(&mut watch_command(&["--once", "--webhook", &webhook.url("/"), &urls[0], &urls[1]]));
     let alerts = wait_for_alerts(&webhook, 2);

@@ -37,7 +37,8 @@ impl Drop for DriftWatcher {
 }
 
 fn watch_once_command(daemon: &Daemon, options: &[&str]) -> Command {
-    let (health, admin) = (format!("http://{}", daemon.address), format!("http://{}", daemon.admin));
+    let health = format!("http://{}", daemon.address);
+    let admin = format!("http://{}", daemon.admin);
     predictd(&[&["watch", &health, "--drift", &admin], options].concat())
 }
 
@@ -53,13 +54,16 @@ fn drift_alert_is_sent_once_and_on_resolution() {
     let place = DriftScene::with_profile();
     let daemon = place.start(&["--drift-window", "200"]);
     let told_to = tempfile::tempdir().unwrap();
-    let (program, file) = (told_to.path().join("retrain"), told_to.path().join("told"));
+    let program = told_to.path().join("retrain");
+    let file = told_to.path().join("told");
     std::fs::write(&program, format!("#!/bin/sh\ncat >> {0}\necho >> {0}\n", file.display())).unwrap();
     let mut permissions = std::fs::metadata(&program).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
     std::fs::set_permissions(&program, permissions).unwrap();
-    let (webhook, slack, pager, manager) =
-        (HttpReceiver::new(&[]), HttpReceiver::new(&[]), HttpReceiver::new(&[]), HttpReceiver::new(&[]));
+    let webhook = HttpReceiver::new(&[]);
+    let slack = HttpReceiver::new(&[]);
+    let pager = HttpReceiver::new(&[]);
+    let manager = HttpReceiver::new(&[]);
     let watcher = DriftWatcher::start(
         &daemon,
         &webhook,

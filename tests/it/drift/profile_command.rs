@@ -37,7 +37,8 @@ fn profile_from_labelled_table_describes_model() {
     }
     drop(written);
     let out = place.path().join("made.json");
-    let (texts, file) = (table.to_str().unwrap(), out.to_str().unwrap());
+    let texts = table.to_str().unwrap();
+    let file = out.to_str().unwrap();
     let directory = shipped_models().join(CHEAP_MODEL).join("1");
     let output = profile_command(&directory, &["--texts", texts, "--out", file, "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -12,7 +12,7 @@ use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::engine::placement_result::Placement;
 use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{Signature, TokenRole};
 use predictd::text::tensors::Shape;
 use serde_json::json;
 
@@ -22,6 +22,7 @@ use crate::support::daemon_requests::get_ok;
 use crate::support::model_builder::onnx_graph::ElementType;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
+use crate::support::signatures::logits_signature;
 use crate::support::test_server::{TestServer, cheap_models};
 
 mod gpu_scheduling;
@@ -44,7 +45,8 @@ fn device_invalid_value_exits_64() {
 
 #[test]
 fn device_library_without_cuda_refuses_gpu_serves_cpu() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let (code, said) =
         run_to_exit(&mut serve_command(models.path(), data.path(), &["--device", "cuda", "--log", "off"]));
     assert_eq!(code, 64, "{said}");
@@ -72,7 +74,8 @@ fn gpu_build_without_gpu() -> Option<PathBuf> {
 #[test]
 fn device_named_gpu_missing_exits_64() {
     let Some(library) = gpu_build_without_gpu() else { return };
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let options = ["--onnxruntime", library.to_str().unwrap(), "--device", "cuda", "--log", "off"];
     let (code, said) = run_to_exit(&mut serve_command(models.path(), data.path(), &options));
     assert_eq!(code, 64, "{said}");
@@ -85,7 +88,8 @@ fn device_named_gpu_missing_exits_64() {
 #[test]
 fn device_auto_without_gpu_falls_back_to_cpu() {
     let Some(library) = gpu_build_without_gpu() else { return };
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     ModelBuilder::plain().write(models.path(), "a", "1");
     ModelBuilder::plain().manifest_toml("device = \"cpu\"\n").write(models.path(), "b", "1");
     let mut daemon = Daemon::launch(&mut serve_command(
@@ -124,8 +128,8 @@ struct FakeGpus {
     unsupported_reason: Option<String>,
     /// What every run there fails with.
     run_error: Option<&'static str>,
-    /// The option that lets nothing fall back.
-    must_run_on: Option<&'static str>,
+    /// Nothing may fall back to the CPU.
+    required: bool,
     /// The other label answers in runs of this length.
     wrong_at_length: Option<usize>,
     /// Time of a run of several texts.
@@ -173,7 +177,7 @@ impl Backend for FakeGpuBackend {
             }
             Some(sentence) => {
                 let error = ManifestError::new("model.onnx", "it does not run on GPU 0: the test asked for it");
-                Err(error.with_startup_refusal(sentence.clone()))
+                Err(error.with_device_refusal(sentence.clone()))
             }
         }
     }
@@ -182,8 +186,8 @@ impl Backend for FakeGpuBackend {
         if self.gpus.single_gpu { 1 } else { 2 }
     }
 
-    fn required_device_option(&self) -> Option<String> {
-        self.gpus.must_run_on.map(str::to_owned)
+    fn requires_gpu(&self) -> bool {
+        self.gpus.required
     }
 }
 
@@ -224,23 +228,8 @@ impl Session for FakeGpuBackend {
 }
 
 fn fake_gpu_backend(gpus: FakeGpus) -> FakeGpuBackend {
-    let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
-    let signature = Signature {
-        input: GraphInput::Tokens(vec![
-            input("input_ids", TokenRole::InputIds),
-            input("attention_mask", TokenRole::AttentionMask),
-        ]),
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        embedding_rows: None,
-        width: 2,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-    };
+    let inputs = [("input_ids", TokenRole::InputIds), ("attention_mask", TokenRole::AttentionMask)];
+    let signature = logits_signature(&inputs, 2);
     FakeGpuBackend { gpus: Arc::new(gpus), signature: Arc::new(signature), on_cpu: false, model: String::new() }
 }
 
@@ -248,7 +237,7 @@ fn fake_gpu_backend(gpus: FakeGpus) -> FakeGpuBackend {
 async fn start_error(model: ModelBuilder, gpus: FakeGpus) -> String {
     let models = tempfile::tempdir().unwrap();
     model.write(models.path(), "m", "1");
-    let server = TestServer::launch(models.path(), &[], |settings| {
+    let server = TestServer::launch(models.path(), &["--device", "cuda:0,1"], |settings| {
         predictd::Server::with_runtime(settings, Arc::new(fake_gpu_backend(gpus)))
     });
     match server.task.await.unwrap().unwrap_err() {
@@ -276,9 +265,9 @@ async fn gpu_has_one_session_large_batches_padded_to_eights() {
 
 #[tokio::test]
 async fn gpu_named_but_model_unsupported_stops_start() {
-    let sentence = "--device cuda:0: models/m/1 does not run on GPU 0";
+    let sentence = "models/m/1 does not run on GPU 0";
     let refused = FakeGpus { unsupported_reason: Some(sentence.to_owned()), ..FakeGpus::default() };
-    assert_eq!(start_error(ModelBuilder::plain(), refused).await, sentence);
+    assert_eq!(start_error(ModelBuilder::plain(), refused).await, format!("--device cuda:0,1: {sentence}"));
 }
 
 const OUT_OF_MEMORY_ERROR: &str = "CUDA failure 2: out of memory in /a/secret/place.cc";
@@ -298,11 +287,7 @@ async fn gpu_auto_failing_model_falls_back_to_cpu() {
 
 #[tokio::test]
 async fn gpu_named_failing_model_stops_start() {
-    let fails = FakeGpus {
-        run_error: Some(OUT_OF_MEMORY_ERROR),
-        must_run_on: Some("--device cuda:0,1"),
-        ..FakeGpus::default()
-    };
+    let fails = FakeGpus { run_error: Some(OUT_OF_MEMORY_ERROR), required: true, ..FakeGpus::default() };
     let told = start_error(ModelBuilder::plain(), fails).await;
     let begin = "--device cuda:0,1: m/1 does not work on cuda:0,1: the warm-up failed: CUDA failure 2";
     assert!(told.starts_with(begin), "{told}");

@@ -20,9 +20,11 @@ fn expected_arm(salt: &str, user: &str, weights: [f64; 2]) -> &'static str {
 
 #[test]
 fn bucketing_user_arm_is_stable_across_servers() {
-    let (scene, elsewhere) = (ExperimentScene::new(), ExperimentScene::new());
+    let scene = ExperimentScene::new();
+    let elsewhere = ExperimentScene::new();
     let weights = [0.3, 0.7];
-    let (daemon, other) = (scene.start(), elsewhere.start());
+    let daemon = scene.start();
+    let other = elsewhere.start();
     for daemon in [&daemon, &other] {
         create_and_start(daemon, "colours", &two_arm_design(weights[0], weights[1]));
     }

@@ -114,10 +114,13 @@ fn experiment_weight_change_fails_no_request() {
     let scene = ExperimentScene::new();
     let daemon = scene.start_with(&["--log", "off,predictd=info,predictd_http=off"]);
     create_and_start(&daemon, "colours", &two_arm_design(1.0, 0.0));
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for client in 0..4 {
-            let (stop, asked, address) = (&stop, &asked, daemon.address);
+            let stop = &stop;
+            let asked = &asked;
+            let address = daemon.address;
             scope.spawn(move || {
                 let mut wire = RawClient::connect(address);
                 while !stop.load(Ordering::Relaxed) {

@@ -39,7 +39,8 @@ const PROMETHEUS_LABELS: [&str; 2] = ["instance", "job"];
 /// Every metric of an expression is there, with the labels that are asked for.
 fn count_known_metrics(place: &str, expression: &str, known: &BTreeMap<String, BTreeSet<String>>) -> usize {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let (mut found, mut rest) = (0, expression);
+    let mut found = 0;
+    let mut rest = expression;
     while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic()) {
         let end = rest[start..].find(|c| !word(c)).map_or(rest.len(), |end| start + end);
         let name = &rest[start..end];
@@ -69,7 +70,8 @@ fn dashboard_queries_use_existing_metrics() {
     let dashboard: Value =
         serde_json::from_str(&std::fs::read_to_string("deploy/grafana/predictd.json").unwrap()).unwrap();
     let known = known_metrics();
-    let (mut asked, mut places) = (0, BTreeSet::new());
+    let mut asked = 0;
+    let mut places = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
         assert!(places.insert(panel["id"].as_u64().unwrap()), "{title}: its id is another's too");

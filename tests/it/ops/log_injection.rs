@@ -66,7 +66,8 @@ fn predict(daemon: &Daemon, body: &Value) -> String {
 
 #[test]
 fn log_directory_names_cannot_forge_lines() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     for (name, version) in [("good", "1"), ("good", FORGED_LINE), (FORGED_LINE, "1"), ("good", &"9".repeat(200))] {
         ModelBuilder::plain().write(models.path(), name, version);
     }
@@ -90,7 +91,8 @@ fn log_directory_names_cannot_forge_lines() {
 
 #[test]
 fn log_failing_text_is_not_logged() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     panicking_tokenizer_model().write(models.path(), "panicking", "1");
     failing_graph_model("CANARY fails", "").write(models.path(), "failing", "1");
     let mut daemon = Daemon::start(&mut serve_command(models.path(), data.path(), &["--log", "trace"]));
@@ -111,7 +113,8 @@ fn log_failing_text_is_not_logged() {
 
 #[test]
 fn log_library_messages_are_truncated() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     let name = "n".repeat(20_000);
     failing_graph_model("one short text", &name).write(models.path(), "broken", "1");
     failing_graph_model("now", &name).write(models.path(), "good", "1");

@@ -12,7 +12,8 @@ use crate::support::waiting::block_until;
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn start_daemon(options: &[&str]) -> (Daemon, [tempfile::TempDir; 2]) {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     (Daemon::start_with(models.path(), data.path(), options), [models, data])
 }
 
@@ -52,18 +53,18 @@ fn access_log_one_line_per_request_without_text() {
         "texts",
         "cached",
         "tokens",
-        "run_texts",
-        "tokenise_ms",
+        "batch_size",
+        "tokenize_ms",
         "queue_ms",
-        "run_ms",
+        "inference_ms",
     ];
     assert_eq!(object_keys(&line), expected.into(), "{line}");
     let told = |names: &[&str]| names.iter().map(|name| line[*name].clone()).collect::<Vec<_>>();
     assert_eq!(told(&["request_id", "trace_id", "method", "route"]), ["mine", TRACE_ID, "POST", "/predict"]);
     assert_eq!(told(&["level", "model", "version"]), ["INFO", CHEAP_MODEL, "1"]);
-    assert_eq!(told(&["status", "texts", "cached", "tokens", "run_texts"]), [200, 1, 0, 10, 1]);
+    assert_eq!(told(&["status", "texts", "cached", "tokens", "batch_size"]), [200, 1, 0, 10, 1]);
     let ms = |name: &str| line[name].as_f64().unwrap();
-    assert!(ms("milliseconds") >= ms("tokenise_ms") + ms("queue_ms") + ms("run_ms"), "{line}");
+    assert!(ms("milliseconds") >= ms("tokenize_ms") + ms("queue_ms") + ms("inference_ms"), "{line}");
 
     send(&daemon, "POST", "/batch_predict", "", &json!(["one", "two", "three"]).to_string());
     let line = daemon.wait_for_log("request completed");
@@ -107,7 +108,8 @@ fn access_log_one_line_per_request_without_text() {
 
 #[test]
 fn access_log_cancelled_request_has_a_line() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     crate::support::model_builder::slow_models::never_answers_hello_queued().write(models.path(), "slow", "1");
     let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let mut wire = RawClient::connect(daemon.address);
@@ -120,7 +122,8 @@ fn access_log_cancelled_request_has_a_line() {
 
 #[test]
 fn log_filter_change_requires_admin_scope() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let key = |name: &str, scopes: &str| {
         let directory = data.path().to_str().unwrap();
         let made =
@@ -128,14 +131,15 @@ fn log_filter_change_requires_admin_scope() {
         assert!(made.status.success(), "{made:?}");
         format!("Authorization: Bearer {}\r\n", String::from_utf8(made.stdout).unwrap().trim())
     };
-    let (client, operator) = (key("client", "predict,feedback,metrics"), key("operator", "admin"));
+    let client = key("client", "predict,feedback,metrics");
+    let operator = key("operator", "admin");
     let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let ask = |headers: &str| {
         let change = request("PUT", "/admin/log", headers, "{\"filter\":\"debug\"}");
         RawClient::connect(daemon.admin).request(change).status
     };
     assert_eq!((ask(""), ask(&client), ask(&operator)), (401, 403, 200));
-    assert_eq!(daemon.wait_for_log("log filter changed")["by"], "key operator");
+    assert_eq!(daemon.wait_for_log("log filter changed")["actor"], "key operator");
 }
 
 #[test]
@@ -153,7 +157,10 @@ fn log_filter_changes_at_runtime() {
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     assert_eq!(change("info").0, 200);
     let line = daemon.wait_for_log("log filter changed");
-    assert_eq!((&line["before"], &line["now"], &line["by"]), (&json!("warn"), &json!("info"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&line["previous_filter"], &line["filter"], &line["actor"]),
+        (&json!("warn"), &json!("info"), &json!("127.0.0.1"))
+    );
     assert!(!daemon.log().contains("\"/predict\""), "{}", daemon.log());
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     daemon.wait_for_log("request completed");
@@ -196,7 +203,8 @@ fn log_file_has_same_lines_and_rotates() {
 
 #[test]
 fn log_file_unwritable_exits_64() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     for (options, word) in [
         (["--log-file", "/nonexistent/log"], "--log-file /nonexistent/log: "),
         (["--log-file-max-bytes", "10"], "--log-file-max-bytes"),
@@ -217,7 +225,8 @@ fn log_file_unwritable_exits_64() {
 #[test]
 fn log_blocked_writer_drops_and_counts_lines() {
     use std::io::Read;
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let mut command = predictd(&[]);
     command.args(["serve", "--models", models.path().to_str().unwrap(), "--data-dir", data.path().to_str().unwrap()]);
     command.args([
@@ -233,7 +242,8 @@ fn log_blocked_writer_drops_and_counts_lines() {
     let mut child = command.spawn().unwrap();
     // Only the beginning is read: the pipe fills, and whoever writes to it waits for ever.
     let mut stderr = child.stderr.take().unwrap();
-    let (mut read, mut buffer) = (String::new(), [0_u8; 512]);
+    let mut read = String::new();
+    let mut buffer = [0_u8; 512];
     let address = loop {
         let count = stderr.read(&mut buffer).unwrap();
         read.push_str(&String::from_utf8_lossy(&buffer[..count]));
@@ -301,7 +311,7 @@ fn log_filter_change_is_audited_and_validated() {
         assert_eq!(change(&daemon, word), 422, "{word}");
     }
     assert_eq!(change(&daemon, "off"), 200);
-    assert_eq!(daemon.wait_for_log("log filter change requested")["now"], "off");
+    assert_eq!(daemon.wait_for_log("log filter change requested")["filter"], "off");
     for filter in ["info", "warn,predictd=debug", "predictd_http=trace", "info,predictd_http=debug"] {
         assert_eq!(change(&daemon, filter), 200, "{filter}");
     }

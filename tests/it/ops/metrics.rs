@@ -25,7 +25,7 @@ use crate::support::waiting::{block_until as until_true, wait_until};
 #[expect(clippy::too_many_lines, reason = "one event after another")]
 fn metric_descriptions() -> String {
     let metrics = Metrics::new().unwrap();
-    metrics.set_registry_unusable(None);
+    metrics.set_storage_fault(None);
     metrics.http.record_start("/predict");
     metrics.http.record_end("/predict", RequestOutcome::Success);
     metrics.http.record_response("/predict", "POST", "200", 0.1);
@@ -47,7 +47,7 @@ fn metric_descriptions() -> String {
     model.record_prediction(3);
     model.record_label(0, "a");
     model.record_confidence(0.5);
-    model.record_text_error("too-long");
+    model.record_item_error("too-long");
     model.record_drift_window();
     metrics.set_accuracies(&[sample_accuracy("1")]);
     metrics.experiments.record_request("e", "new", "answered");
@@ -68,7 +68,8 @@ fn metric_descriptions() -> String {
     };
     let text = String::from_utf8(metrics.render(&[now]).unwrap()).unwrap();
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let (mut helps, mut types) = (BTreeMap::new(), BTreeMap::new());
+    let mut helps = BTreeMap::new();
+    let mut types = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
             helps.insert(name, help);
@@ -92,7 +93,8 @@ fn metric_descriptions() -> String {
 
 /// Eight of ten answers are right, where nine were expected.
 fn sample_accuracy(version: &str) -> AccuracyStatus {
-    let (model, version) = ("m".to_owned(), version.to_owned());
+    let model = "m".to_owned();
+    let version = version.to_owned();
     AccuracyStatus { model, version, labelled_answers: 10, correct: 8, expected: Some(0.9), has_dropped: Some(false) }
 }
 
@@ -122,7 +124,7 @@ fn metrics_removed_version_leaves_no_series() {
         let model = metrics.model("m", version);
         model.record_prediction(3);
         model.record_label(0, "a");
-        model.record_text_error("too-long");
+        model.record_item_error("too-long");
         model.record_drift_window();
     }
     metrics.set_accuracies(&[sample_accuracy("1"), sample_accuracy("2")]);
@@ -130,7 +132,8 @@ fn metrics_removed_version_leaves_no_series() {
         let text = String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
         text.lines().filter(|line| line.contains(&format!("version=\"{version}\""))).count()
     };
-    let (of_one, of_two) = (series("1"), series("2"));
+    let of_one = series("1");
+    let of_two = series("2");
     assert!(of_one == of_two && of_one > 100, "{of_one} {of_two}");
     metrics.remove_version("m", "1");
     assert_eq!((series("1"), series("2")), (0, of_two));
@@ -276,7 +279,8 @@ async fn metrics_text_times_and_labels_are_counted() {
     assert_eq!(state, BTreeMap::from([(vec![CHEAP_MODEL.to_owned(), "1".to_owned(), "ready".to_owned()], 1.0)]));
     assert_eq!(sum_by_labels(&text, "predictd_model_version_active", &["version"])[&vec!["1".to_owned()]], 1.0);
     let load = sum_by_labels(&text, "predictd_model_load_duration_seconds", &["step"]);
-    let (all, warm_up) = (load[&vec!["all".to_owned()]], load[&vec!["warm_up".to_owned()]]);
+    let all = load[&vec!["all".to_owned()]];
+    let warm_up = load[&vec!["warm_up".to_owned()]];
     assert!(warm_up > 0.0 && all > warm_up, "{load:?}");
     for metric in [
         "predictd_worker_busy_seconds_total",
@@ -314,7 +318,8 @@ fn metrics_labels_beyond_limit_count_as_other() {
 
 #[test]
 fn metrics_requests_refused_before_body_are_counted() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let options = ["--body-idle-timeout", "200ms", "--max-body", "2048", "--rate-limit", "6"];
     let daemon = Daemon::start_with(models.path(), data.path(), &options);
     let body = json!({ "text": "hello" }).to_string();
@@ -452,7 +457,8 @@ fn invented_name_count() -> usize {
 
 #[test]
 fn metrics_client_names_create_no_series() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     // All models are loaded.
     daemon.wait_for_log("maximum memory use estimated");

@@ -76,7 +76,8 @@ fn assert_no_leak(what: &str, shown: &str, key: &str) {
 
 #[test]
 fn secrets_in_requests_are_never_shown() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let made = predictd(&["keys", "new", "--name", "all", "--scopes", "predict,metrics,admin,feedback", "--data-dir"])
         .arg(data.path())
         .output()
@@ -123,9 +124,11 @@ fn secrets_in_requests_are_never_shown() {
 
 #[test]
 fn secrets_private_key_is_never_shown() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let made = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (data.path().join("cert.pem"), data.path().join("key.pem"));
+    let cert = data.path().join("cert.pem");
+    let key = data.path().join("key.pem");
     let pem = made.signing_key.serialize_pem();
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, &pem).unwrap();

@@ -17,7 +17,8 @@ use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models};
 
 #[test]
 fn process_sigterm_exits_0() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     for signal in ["TERM", "INT"] {
         let daemon = Daemon::start_with(models.path(), data.path(), &[]);
         assert_eq!(label(&daemon.predict(QUESTION)), "card_arrival");
@@ -31,7 +32,8 @@ fn process_sigterm_exits_0() {
 /// The first signal waits for a day: the test ends only if the second does not.
 #[test]
 fn process_second_signal_exits_at_once() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let mut daemon =
         Daemon::start_with(models.path(), data.path(), &["--drain-delay", "24h", "--drain-timeout", "24h"]);
     daemon.signal("TERM");
@@ -46,7 +48,8 @@ fn process_second_signal_exits_at_once() {
 
 #[test]
 fn receipt_keys_are_created_once_and_kept() {
-    let (models, place) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let place = tempfile::tempdir().unwrap();
     let data = place.path().join("deep/data");
     let keys = data.join("receipt.keys");
     let mut sealed = Vec::new();
@@ -70,7 +73,8 @@ fn receipt_keys_are_created_once_and_kept() {
 
 #[test]
 fn receipt_keys_world_readable_exit_64() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let keys = data.path().join("my.keys");
     std::fs::write(&keys, "5a".repeat(32)).unwrap();
     let arguments = [
@@ -101,7 +105,8 @@ fn receipt_keys_world_readable_exit_64() {
 
 #[test]
 fn environment_variables_work_like_flags() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let limits = |arguments: &[&str]| {
         let mut command = predictd(arguments);
         command
@@ -147,7 +152,8 @@ fn listening_addresses(process: u32) -> Vec<String> {
 #[cfg(target_os = "linux")]
 #[test]
 fn process_listens_on_loopback_only() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let found = listening_addresses(daemon.child.id());
     assert_eq!(found.len(), 2, "data and admin: {found:?}");
@@ -197,7 +203,9 @@ fn serve_arguments<'a>(models: &'a Path, data: &'a Path) -> Vec<&'a str> {
 
 #[test]
 fn process_writes_no_telemetry() {
-    let (models, data, home) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().unwrap();
     let mut arguments = serve_arguments(models.path(), data.path());
     // An argument that a shell would split or lose.
     arguments.extend(["--log", "info,predictd=info", "--receipt-keys"]);
@@ -228,7 +236,9 @@ fn process_writes_no_telemetry() {
 
 #[test]
 fn process_opens_no_outgoing_connection() {
-    let (models, data, home) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().unwrap();
     let trace = data.path().join("trace");
     let probe = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     if !probe.is_ok_and(|status| status.success()) {

@@ -117,7 +117,7 @@ fn trace_of_caller_continues_with_request_spans() {
         assert_eq!(text_attribute(&whole.attributes, name).as_deref(), Some(value), "{name}");
     }
     let mut from = whole.start_time_unix_nano;
-    for name in ["tokenise", "queue", "run"] {
+    for name in ["tokenize", "queue", "inference"] {
         let part = span_named(&spans, name);
         assert_eq!(
             (&part.parent_span_id, hex::encode(&part.trace_id)),
@@ -132,7 +132,10 @@ fn trace_of_caller_continues_with_request_spans() {
         from = part.end_time_unix_nano;
     }
     assert!(whole.end_time_unix_nano >= from);
-    assert_eq!(text_attribute(&span_named(&spans, "run").attributes, "predictd.run_texts").as_deref(), Some("1"));
+    assert_eq!(
+        text_attribute(&span_named(&spans, "inference").attributes, "predictd.batch_size").as_deref(),
+        Some("1")
+    );
     assert!(!format!("{spans:?}").contains(QUESTION));
 }
 

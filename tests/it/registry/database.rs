@@ -156,8 +156,8 @@ async fn database_concurrent_changes_are_serialized() {
         // Of two that decided on the same state, one is refused.
         let seen = records["m"].revision;
         let activate = |database: &Database, name: &'static str| {
-            let (database, change) =
-                (database.clone(), ChangeRequest { expected_revision: Some(seen), ..model_change("m", "activate") });
+            let database = database.clone();
+            let change = ChangeRequest { expected_revision: Some(seen), ..model_change("m", "activate") };
             async move { database.change_model(change, |record| record.activate(name), outcome_text).await }
         };
         let (one, other) = tokio::join!(activate(&databases[0], "1"), activate(&databases[1], "2"));

@@ -77,7 +77,8 @@ async fn feedback_bulk_insert_equals_single_inserts() {
     for (at_once, bit_by_bit) in
         FreshDatabase::sqlite_and_postgres().await.into_iter().zip(FreshDatabase::sqlite_and_postgres().await)
     {
-        let (one, other) = (at_once.open().await, bit_by_bit.open().await);
+        let one = at_once.open().await;
+        let other = bit_by_bit.open().await;
         let kept = one.insert_spooled_feedback(&all).await.unwrap();
         let mut expected = Vec::new();
         for feedback in &all {

@@ -67,7 +67,8 @@ impl FakeMlflow {
 
     /// Keeps the model directory as a version of the registered model `M`.
     fn add_version(&self, version: &str, directory: &Path, mlmodel: &str) {
-        let (place, query) = (format!("1/models/m-{version}/artifacts"), format!("?name=M&version={version}"));
+        let place = format!("1/models/m-{version}/artifacts");
+        let query = format!("?name=M&version={version}");
         self.set_json(&format!("/api/2.0/mlflow/model-versions/get{query}"), &version_json(version));
         let at = json!({ "artifact_uri": format!("mlflow-artifacts:/{place}") });
         self.set_json(&format!("/api/2.0/mlflow/model-versions/get-download-uri{query}"), &at);
@@ -80,7 +81,8 @@ impl FakeMlflow {
         put(false, "MLmodel", mlmodel.as_bytes());
         put(false, "requirements.txt", b"onnx");
         for entry in std::fs::read_dir(directory).unwrap() {
-            let (path, name) = (entry.as_ref().unwrap().path(), entry.as_ref().unwrap().file_name());
+            let path = entry.as_ref().unwrap().path();
+            let name = entry.as_ref().unwrap().file_name();
             let name = name.to_str().unwrap();
             put(!["model.onnx", "input_example.json"].contains(&name), name, &std::fs::read(path).unwrap());
         }
@@ -109,9 +111,12 @@ fn version_json(version: &str) -> Value {
 }
 
 fn serve_connection(stream: &TcpStream, kept: &Mutex<MlflowState>) {
-    let (mut reader, mut writer) = (BufReader::new(stream.try_clone().unwrap()), stream);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
     loop {
-        let (mut target, mut length, mut line) = (String::new(), 0, String::new());
+        let mut target = String::new();
+        let mut length = 0;
+        let mut line = String::new();
         while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
             if target.is_empty() {
                 line.split(' ').nth(1).unwrap().clone_into(&mut target);
@@ -251,12 +256,10 @@ fn mlflow_version_is_registered() {
 fn mlflow_invalid_response_is_refused() {
     let place = Scene::new();
     let daemon = place.start(&[]);
-    let (root, of_one) =
-        (format!("{ARTIFACTS_PATH}?path=1/models/m-1/artifacts"), format!("{ARTIFACTS_PATH}/1/models/m-1/artifacts"));
-    let (uri, model) = (
-        "/api/2.0/mlflow/model-versions/get-download-uri?name=M&version=1",
-        "/api/2.0/mlflow/model-versions/get?name=M&version=1",
-    );
+    let root = format!("{ARTIFACTS_PATH}?path=1/models/m-1/artifacts");
+    let of_one = format!("{ARTIFACTS_PATH}/1/models/m-1/artifacts");
+    let uri = "/api/2.0/mlflow/model-versions/get-download-uri?name=M&version=1";
+    let model = "/api/2.0/mlflow/model-versions/get?name=M&version=1";
     let files = |files: Value| json!({ "files": files }).to_string();
     let at = |place: &str| json!({ "artifact_uri": place }).to_string();
     let many: Vec<Value> = (0..10_000).map(|i| json!({ "path": format!("f{i}") })).collect();

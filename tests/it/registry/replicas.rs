@@ -51,14 +51,18 @@ fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
 
 #[test]
 fn version_switch_under_load_fails_no_request() {
-    let ([models, other], data) = (two_version_dirs(), tempfile::tempdir().unwrap());
+    let [models, other] = two_version_dirs();
+    let data = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start_with(models.path(), data.path(), &["--log", "off,predictd=info,predictd_http=off"]);
     daemon.wait_for_log("maximum memory use estimated");
     register_second(&daemon, &other);
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for client in 0..4 {
-            let (stop, asked, address) = (&stop, &asked, daemon.address);
+            let stop = &stop;
+            let asked = &asked;
+            let address = daemon.address;
             scope.spawn(move || {
                 let mut wire = RawClient::connect(address);
                 while !stop.load(Ordering::Relaxed) {
@@ -98,7 +102,8 @@ struct FreshPostgres {
 impl FreshPostgres {
     /// If there is one.
     async fn new() -> Option<Self> {
-        let (server, data) = (test_env_var("PREDICTD_TEST_POSTGRES")?, test_env_var("PREDICTD_TEST_POSTGRES_DATA")?);
+        let server = test_env_var("PREDICTD_TEST_POSTGRES")?;
+        let data = test_env_var("PREDICTD_TEST_POSTGRES_DATA")?;
         let alone = std::fs::File::create(std::path::Path::new(&data).with_extension("lock")).unwrap();
         alone.lock().unwrap();
         sqlx::any::install_default_drivers();
@@ -195,7 +200,8 @@ async fn replicas_lost_data_directory_is_reported() {
 #[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn replicas_follow_changes_and_survive_database_outage() {
     let Some(postgres) = FreshPostgres::new().await else { return };
-    let ([models, other], data) = (two_version_dirs(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
+    let [models, other] = two_version_dirs();
+    let data = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let options = ["--database", &postgres.url];
     let start = |data: &tempfile::TempDir| {
         let mut daemon = Daemon::start_with(models.path(), data.path(), &options);
@@ -203,7 +209,8 @@ async fn replicas_follow_changes_and_survive_database_outage() {
         daemon
     };
     let [one, two] = data.each_ref().map(start);
-    let (one, mut two) = (&one, two);
+    let one = &one;
+    let mut two = two;
     register_second(one, &other);
     // The other has not the files: it is told so and goes on as it is.
     change_model(one, &["activate", MODEL, "2"]);

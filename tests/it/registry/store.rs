@@ -81,7 +81,8 @@ fn model_with_nodes(last: fn(&mut OnnxGraph, &str) -> String) -> ModelBuilder {
 fn store_unloadable_upload_is_refused_and_removed() {
     let place = Scene::new();
     let daemon = place.start();
-    let (plain, two) = (ModelBuilder::plain, TransformerBuilder::new(&["input_ids", "attention_mask"]));
+    let plain = ModelBuilder::plain;
+    let two = TransformerBuilder::new(&["input_ids", "attention_mask"]);
     let two = two.logit(&[("input_ids", 1.0)]).logit(&[("input_ids", 0.1)]);
     let graph = |bytes: &[u8]| plain().with_graph(bytes);
     let golden = json!({ "examples": [{ "text": "10 20", "label": "a", "scores": { "a": 0.5 } }] }).to_string();
@@ -200,7 +201,8 @@ fn served_version_is_unaffected_by_file_changes() {
     let expected = predict(&daemon).probabilities.unwrap();
     let stored = place.stored_version("2");
     make_writable(&stored);
-    let (graph, other) = (stored.join("model.onnx"), stored.join("other"));
+    let graph = stored.join("model.onnx");
+    let other = stored.join("other");
     let damages: [&dyn Fn(); 5] = [
         // In place, as no program of ours does.
         &|| std::fs::OpenOptions::new().write(true).open(&graph).unwrap().write_all(&[0x5a; 64]).unwrap(),
@@ -265,7 +267,7 @@ fn load_beyond_memory_limit_is_refused() {
     let place = Scene::new();
     let mut daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
     let most = daemon.wait_for_log("maximum memory use estimated");
-    let most = most["most_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
+    let most = most["max_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // As much as it needs now, and 96 MiB: with a file of 128 MiB there is not enough room.

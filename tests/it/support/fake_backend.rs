@@ -11,7 +11,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
+use predictd::text::signature::Signature;
+
+use super::signatures::logits_signature;
 
 /// Longer than a model may take that answers without its queue.
 const WARM_UP_RUN_TIME: Duration = Duration::from_millis(1);
@@ -51,12 +53,11 @@ struct FakeState {
 
 impl Default for FakeState {
     fn default() -> Self {
-        let (warm, held, held_at, fail_next) = (false, false, None, false);
         Self {
-            warm,
-            held,
-            held_text: held_at,
-            fail_next,
+            warm: false,
+            held: false,
+            held_text: None,
+            fail_next: false,
             executed: Vec::new(),
             sessions: Some(0),
             running: 0,
@@ -136,17 +137,9 @@ impl Backend for FakeBackend {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
         assert_ne!(manifest.graph, PANICKING_GRAPH.as_bytes(), "the file asked for it");
         let signature = Signature {
-            input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
-            fixed_axes: FixedAxes::default(),
-            output_name: "logits".to_owned(),
-            score_kind: ScoreKind::Logits,
-            per_token: false,
-            applied_activation: None,
-            embedding_rows: None,
-            width: 2,
             batch_dependent: manifest.graph == BATCH_DEPENDENT_GRAPH.as_bytes(),
             labels: Some(vec!["a".to_owned(), "b".to_owned()]),
-            is_multi_label: false,
+            ..logits_signature(&[], 2)
         };
         Ok(Box::new(FakeGraph { signature, shared: Arc::clone(&self.shared) }))
     }

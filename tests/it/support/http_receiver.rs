@@ -28,7 +28,8 @@ pub struct HttpReceiver {
 impl HttpReceiver {
     pub fn new(answers: &[(u16, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, script) = (listener.local_addr().unwrap(), Arc::new(ReceiverScript::default()));
+        let address = listener.local_addr().unwrap();
+        let script = Arc::new(ReceiverScript::default());
         script.responses.lock().extend(answers.iter().map(|(status, body)| (*status, (*body).to_owned())));
         let own = Arc::clone(&script);
         spawn_thread(move || {
@@ -74,7 +75,9 @@ pub fn spawn_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 
 fn answer_request(stream: &mut TcpStream, script: &ReceiverScript) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut path, mut length, mut line) = (String::new(), 0, String::new());
+    let mut path = String::new();
+    let mut length = 0;
+    let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
         if path.is_empty() {
             path.push_str(line.split(' ').nth(1).unwrap_or_default());

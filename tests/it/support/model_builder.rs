@@ -242,7 +242,8 @@ impl TransformerBuilder {
         }
         let real = |graph: &mut OnnxGraph, input: &str| graph.node("Cast", &[input], &[("to", Attribute::Int(1))]);
         let mask = self.inputs.contains(&"attention_mask").then(|| real(&mut graph, "attention_mask"));
-        let (ones, last) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[-1]));
+        let ones = graph.integers(&[1], &[1]);
+        let last = graph.integers(&[1], &[-1]);
         let mut features = Vec::new();
         for input in &self.inputs {
             let mut row = real(&mut graph, input);
@@ -254,7 +255,8 @@ impl TransformerBuilder {
         let ids = real(&mut graph, "input_ids");
         features.push(graph.node("Gather", &[&ids, &last], &[("axis", Attribute::Int(1))]));
         let last = features[features.len() - 1].clone();
-        let (zero, one) = (graph.floats(&[1], &[0.0]), graph.floats(&[1], &[1.0]));
+        let zero = graph.floats(&[1], &[0.0]);
+        let one = graph.floats(&[1], &[1.0]);
         let nothing = graph.node("Mul", &[&last, &zero], &[]);
         features.push(graph.node("Add", &[&nothing, &one], &[]));
         let names: Vec<&str> = features.iter().map(String::as_str).collect();

@@ -127,7 +127,8 @@ impl RawClient {
 
 /// A body in chunks at the beginning of these bytes, and how many bytes it takes, if it is complete.
 pub fn dechunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (mut body, mut place) = (Vec::new(), 0);
+    let mut body = Vec::new();
+    let mut place = 0;
     loop {
         let rest = &bytes[place..];
         let line = rest.windows(2).position(|end| end == b"\r\n")?;

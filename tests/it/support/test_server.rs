@@ -157,7 +157,8 @@ impl TestServer {
         let listeners = Listeners::bind(&settings.access).unwrap();
         let address: SocketAddr = listeners.data.to_string().parse().unwrap();
         let admin: SocketAddr = listeners.admin.to_string().parse().unwrap();
-        let (app, shutdown) = (server.app().clone(), Shutdown::default());
+        let app = server.app().clone();
+        let shutdown = Shutdown::default();
         let task = tokio::spawn({
             let shutdown = shutdown.clone();
             async move { server.run(listeners, &shutdown).await }
@@ -233,7 +234,8 @@ impl TestServer {
 /// Sends a request and reads the answer.
 pub async fn send_request(request: reqwest::RequestBuilder) -> Response {
     let response = request.send().await.unwrap();
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
     Response { status, headers, body: response.text().await.unwrap() }
 }
 

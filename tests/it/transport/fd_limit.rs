@@ -20,7 +20,8 @@ fn cpu_seconds(process: u32) -> f64 {
 
 #[test]
 fn fd_limit_low_serves_a_hundred_clients() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     // Clients that have begun a head stay as long as they like.
     let plain = serve_command(models.path(), data.path(), &["--header-timeout", "24h"]);
     let mut command = Command::new("sh");

@@ -30,12 +30,14 @@ async fn head_equals_get_without_body() {
     let data = BOTH_LISTENER_PATHS.iter().chain(&DATA_LISTENER_PATHS).map(|path| (server.address, *path));
     let admin = BOTH_LISTENER_PATHS.iter().map(|path| (server.admin, *path));
     for (address, path) in data.chain(admin) {
-        let (get, head) =
-            (read_whole_response(address, "GET", path).await, read_whole_response(address, "HEAD", path).await);
+        let get = read_whole_response(address, "GET", path).await;
+        let head = read_whole_response(address, "HEAD", path).await;
         assert!(get.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {get}");
-        let (body, nothing) = (get.split_once("\r\n\r\n").unwrap().1, head.split_once("\r\n\r\n").unwrap().1);
+        let body = get.split_once("\r\n\r\n").unwrap().1;
+        let nothing = head.split_once("\r\n\r\n").unwrap().1;
         assert!(!body.is_empty() && nothing.is_empty(), "{path}: {head}");
-        let (mut get, mut head) = (comparable_head(&get), comparable_head(&head));
+        let mut get = comparable_head(&get);
+        let mut head = comparable_head(&head);
         assert_eq!(get["content-length"], body.len().to_string(), "{path}");
         if path == "/metrics" {
             // Other counts, of other lengths.

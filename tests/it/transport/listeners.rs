@@ -87,8 +87,11 @@ fn file_mode(path: &Path) -> u32 {
 
 #[test]
 fn unix_socket_answers_and_is_removed_at_stop() {
-    let (models, data, place) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (listen, admin) = (place.path().join("data.sock"), place.path().join("admin.sock"));
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let listen = place.path().join("data.sock");
+    let admin = place.path().join("admin.sock");
     for more in [&[][..], &["--accept", "ready"]] {
         let (server, line) =
             ListeningServer::start(&models, &data, &unix_address(&listen), &unix_address(&admin), more);
@@ -121,7 +124,9 @@ fn unix_socket_answers_and_is_removed_at_stop() {
 
 #[test]
 fn unix_socket_stale_is_replaced_other_file_is_kept() {
-    let (models, data, place) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().unwrap();
     let listen = place.path().join("data.sock");
     // As a process leaves it that was killed.
     drop(UnixListener::bind(&listen).unwrap());
@@ -141,7 +146,8 @@ fn unix_socket_stale_is_replaced_other_file_is_kept() {
 
 #[test]
 fn listen_host_name_is_resolved() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let (server, line) = ListeningServer::start(&models, &data, "localhost:0", "localhost:0", &[]);
     let address = line["address"].as_str().unwrap();
     assert!(address.starts_with("127.0.0.1:"), "{line}: loopback, so that no key is needed");

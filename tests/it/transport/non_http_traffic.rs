@@ -71,7 +71,8 @@ async fn non_http_after_request_ends_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn port_scan_writes_no_log_line() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let daemon = Daemon::start_with(models.path(), data.path(), &["--log", "info"]);
     for number in 0..3_000 {
         let socket = TcpSocket::new_v4().unwrap();

@@ -30,7 +30,8 @@ impl GuardedServer {
             let key = update_key_file(&path, |keys| keys.add(name, BTreeSet::from([scope]), None)).unwrap();
             format!("Authorization: Bearer {key}\r\n")
         };
-        let (good, weak) = (key("good", Scope::Predict), key("weak", Scope::Feedback));
+        let good = key("good", Scope::Predict);
+        let weak = key("weak", Scope::Feedback);
         let mut server =
             TestServer::start(cheap_models().path(), &timeout_options(&[], &["--keys", path.to_str().unwrap()])).await;
         super::close_own_connections(&mut server).await;
@@ -124,7 +125,8 @@ async fn refused_small_body_is_skipped() {
         let before = guarded.response_count();
         let mut connection = Connection::connect(&guarded.server).await;
         connection.send(format!("{head}Content-Length: {}\r\n\r\n{good}{good}", good.len())).await;
-        let (first, second) = (connection.read_response().await, connection.read_response().await);
+        let first = connection.read_response().await;
+        let second = connection.read_response().await;
         assert_only_response(&[first], (status, kind), false, &head);
         assert_eq!(second.status, 200, "{head:.200}");
         connection.stream.shutdown().await.unwrap();

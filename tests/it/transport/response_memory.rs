@@ -48,14 +48,15 @@ fn peak_resident_mib(process: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_responses_stay_within_response_memory() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let budget = RESPONSE_MEMORY_BYTES.to_string();
     let options = [
         &["--response-memory", &budget, "--cache-bytes", "16777216", "--max-connections", "256"][..],
         &["--max-inflight-items", "1024", "--workers", "2", "--max-timeout", "60s"],
     ];
     let mut daemon = Daemon::launch(&mut serve_command(models.path(), data.path(), &options.concat()));
-    let stated = daemon.wait_for_log("maximum memory use estimated")["most_mib"].as_u64().unwrap();
+    let stated = daemon.wait_for_log("maximum memory use estimated")["max_mib"].as_u64().unwrap();
     // From here on the texts are known: a request needs no permit and no run.
     let first = RawClient::connect(daemon.address).request(post(&large_response_body()));
     assert_eq!((first.status, first.body.len() > 5_000_000), (200, true), "{:.300}", first.body);
@@ -72,7 +73,8 @@ async fn unread_responses_stay_within_response_memory() {
     }
     // Who reads gets a large response, too: those who do not give way.
     let others = tokio::task::spawn_blocking({
-        let (address, request) = (daemon.address, request.clone());
+        let address = daemon.address;
+        let request = request.clone();
         move || RawClient::connect(address).request(request)
     });
     let other = others.await.unwrap();

@@ -154,7 +154,8 @@ async fn tls_replaced_certificate_is_used_without_restart() {
 #[test]
 fn tls_unusable_certificate_exits_64() {
     let (files, _) = CertificateFiles::new();
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let models = cheap_models();
+    let data = tempfile::tempdir().unwrap();
     let refused = |word: &str| {
         let mut command = predictd(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
         command.arg("--models").arg(models.path()).arg("--data-dir").arg(data.path()).args(files.options());

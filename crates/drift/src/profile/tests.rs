@@ -84,21 +84,27 @@ fn profile_invalid_error_names_field() {
     }
 }
 
+fn reference_error(labels: &[String]) -> String {
+    profile().reference(labels).unwrap_err()
+}
+
+fn origin() -> ProfileOrigin {
+    ProfileOrigin { model: "m".to_owned(), version: "3".to_owned(), made_at: String::new(), graph: None }
+}
+
 #[test]
 fn profile_other_labels_refused() {
     let mut more = labels();
     more.push("never".to_owned());
-    let error = |labels: &[String]| profile().reference(labels).unwrap_err();
-    assert_eq!(error(&more), "labels: \"never\", which the model has, is missing");
-    assert_eq!(error(&more[1..3]), "labels: \"yes\" is no label of the model");
+    assert_eq!(reference_error(&more), "labels: \"never\", which the model has, is missing");
+    assert_eq!(reference_error(&more[1..3]), "labels: \"yes\" is no label of the model");
     assert_eq!(
-        error(&["yes", "yes", "no", "maybe"].map(str::to_owned)),
+        reference_error(&["yes", "yes", "no", "maybe"].map(str::to_owned)),
         "labels: \"yes\", which the model has, is missing"
     );
-    let made = || ProfileOrigin { model: "m".to_owned(), version: "3".to_owned(), made_at: String::new(), graph: None };
-    assert!(Profile::new(made(), &counts(), &more, None).is_err());
+    assert!(Profile::new(origin(), &counts(), &more, None).is_err());
     assert_eq!(
-        Profile::new(made(), &DistributionCounts::new(3, false), &labels(), None),
+        Profile::new(origin(), &DistributionCounts::new(3, false), &labels(), None),
         Err("texts: 0, where 200 to 1000000000000 are possible".to_owned())
     );
 }

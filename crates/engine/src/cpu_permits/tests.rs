@@ -33,20 +33,20 @@ fn permits_held_never_exceed_capacity() {
 #[test]
 fn permit_unavailable_calls_before_waiting_once() {
     let permits = CpuPermits::new(1);
-    let told = AtomicUsize::new(0);
-    let permit = || permits.acquire(|| _ = told.fetch_add(1, Ordering::SeqCst));
+    let wait_count = AtomicUsize::new(0);
+    let permit = || permits.acquire(|| _ = wait_count.fetch_add(1, Ordering::SeqCst));
     let first = permit();
-    assert_eq!(told.load(Ordering::SeqCst), 0);
+    assert_eq!(wait_count.load(Ordering::SeqCst), 0);
     std::thread::scope(|scope| {
         scope.spawn(permit);
-        while told.load(Ordering::SeqCst) == 0 {
+        while wait_count.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         // Nothing is held meanwhile.
         assert_eq!(permits.available(), 0);
         drop(first);
     });
-    assert_eq!((permits.available(), told.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((permits.available(), wait_count.load(Ordering::SeqCst)), (1, 1));
 }
 
 #[test]
@@ -56,7 +56,8 @@ fn permits_granted_in_arrival_order() {
     std::thread::scope(|scope| {
         let first = permits.acquire(|| {});
         for thread in 0..5_u64 {
-            let (permits, order) = (&permits, &order);
+            let permits = &permits;
+            let order = &order;
             scope.spawn(move || {
                 let _permit = permits.acquire(|| {});
                 order.lock().push(thread);

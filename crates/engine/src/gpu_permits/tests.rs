@@ -37,7 +37,8 @@ fn next_permit_waits_until_run_is_near_its_end() {
     let (tell, told) = std::sync::mpsc::sync_channel(2);
     std::thread::scope(|scope| {
         let waits = [true, false].map(|near| {
-            let (permits, tell) = (&permits, tell.clone());
+            let permits = &permits;
+            let tell = tell.clone();
             scope.spawn(move || {
                 if near {
                     permits.wait_available_within(SECOND);

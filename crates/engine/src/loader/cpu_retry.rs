@@ -79,18 +79,16 @@ pub(super) fn load_with_cpu_fallback<T>(
         outcome => return outcome.map_err(|(error, _)| error),
     };
     let ModelSource { name: model, version, .. } = source;
-    match context.backend.required_device_option() {
-        Some(_) if EXPECTATION_FILES.contains(&error.file.as_str()) => Err(error),
-        Some(option) => {
-            let sentence = format!("{option}: {model}/{version} does not work on {gpu}: {}", error.reason);
-            Err(error.with_startup_refusal(sentence))
-        }
-        None => {
-            tracing::warn!(model, version, gpu, %error, "model failed on the GPU; loading it on the CPU");
-            let reason = fallback_reason(&gpu, &error.reason);
-            try_load(source, context, Some(reason), &load).map_err(|(error, _)| error)
-        }
+    if !context.backend.requires_gpu() {
+        tracing::warn!(model, version, gpu, %error, "model failed on the GPU; loading it on the CPU");
+        let reason = fallback_reason(&gpu, &error.reason);
+        return try_load(source, context, Some(reason), &load).map_err(|(error, _)| error);
     }
+    if EXPECTATION_FILES.contains(&error.file.as_str()) {
+        return Err(error);
+    }
+    let sentence = format!("{model}/{version} does not work on {gpu}: {}", error.reason);
+    Err(error.with_device_refusal(sentence))
 }
 
 /// What answers say of it: without directories.

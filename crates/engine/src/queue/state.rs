@@ -33,11 +33,11 @@ pub(super) struct QueueState {
 
 /// Parks a worker until there may be something to do. `gpu_index`: the number of its GPU.
 pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, gpu_index: usize) {
-    let own = thread::current();
-    state.parked_workers.push((own.clone(), gpu_index));
+    let current_thread = thread::current();
+    state.parked_workers.push((current_thread.clone(), gpu_index));
     MutexGuard::unlocked(state, thread::park);
     // A thread may also wake by itself: then it is still in the list.
-    match state.parked_workers.iter().position(|(parked, _)| parked.id() == own.id()) {
+    match state.parked_workers.iter().position(|(parked, _)| parked.id() == current_thread.id()) {
         Some(index) => _ = state.parked_workers.remove(index),
         None => state.waking_workers -= 1,
     }

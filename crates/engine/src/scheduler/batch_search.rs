@@ -4,7 +4,7 @@
 //! is the stretch of the waiting texts in order of length, around the one that must run (the anchor), that does the
 //! most work per second: the cost of its texts alone over the cost of the run.
 
-use predictd_drift::to_f64;
+use predictd_stats::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::micros::Micros;
@@ -271,24 +271,25 @@ mod tests {
             let at = at.index(texts.len());
             let shorter: Vec<Candidate> = texts[..at].iter().rev().copied().collect();
             let caps = BatchLimits { max_rows: rows, max_tokens: tokens, max_time: time, search_radius: CPU_SEARCH_RADIUS };
-            let gain = |down: usize, up: usize| {
-                let window = &texts[at - down..=at + up];
-                let shape = Shape { rows: window.len(), length: window.last().unwrap().length };
-                let took = COST.predict_micros(shape, 1.0);
-                let small = shape.rows <= rows && shape.token_count() <= tokens && took <= time;
-                let alone: Micros = window.iter().map(|text| text.unbatched_time).sum();
-                let fits = small && window.iter().all(|text| took <= text.deadline);
-                fits.then_some(alone as f64 / (COST.predict_seconds(shape) * 1e6))
-            };
             let (down, up) = find_best_batch(texts[at], &shorter, &texts[at + 1..], &context(caps));
             let all = (0..=at).flat_map(|down| (0..texts.len() - at).map(move |up| (down, up)));
-            let most = all.filter_map(|(down, up)| gain(down, up)).fold(0.0, f64::max);
+            let most = all.filter_map(|(down, up)| batching_gain(&texts[at - down..=at + up], caps)).fold(0.0, f64::max);
             if (down, up) == (0, 0) {
-                prop_assert!(most <= MIN_BATCHING_GAIN + 1e-9 || gain(0, 0).is_none_or(|own| own >= most - 1e-9));
+                prop_assert!(most <= MIN_BATCHING_GAIN + 1e-9 || batching_gain(&texts[at..=at], caps).is_none_or(|own| own >= most - 1e-9));
             } else {
-                prop_assert!(gain(down, up).is_some_and(|found| found >= most - 1e-9));
+                prop_assert!(batching_gain(&texts[at - down..=at + up], caps).is_some_and(|found| found >= most - 1e-9));
             }
         }
+    }
+
+    /// By how much these texts are faster together, if they fit the limits and end in time.
+    fn batching_gain(batch: &[Candidate], limits: BatchLimits) -> Option<f64> {
+        let shape = Shape { rows: batch.len(), length: batch.last().unwrap().length };
+        let time = COST.predict_micros(shape, 1.0);
+        let fits = shape.rows <= limits.max_rows && shape.token_count() <= limits.max_tokens && time <= limits.max_time;
+        let alone: Micros = batch.iter().map(|text| text.unbatched_time).sum();
+        (fits && batch.iter().all(|text| time <= text.deadline))
+            .then_some(alone as f64 / (COST.predict_seconds(shape) * 1e6))
     }
 
     fn multiples_of_eight() -> impl Strategy<Value = usize> {

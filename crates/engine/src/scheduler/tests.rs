@@ -21,7 +21,8 @@ fn scheduling_context(now: Micros) -> SchedulingContext<'static> {
 
 fn pending_item(length: usize, arrived: Micros, time: Micros) -> PendingItem {
     let alone = COST.predict_micros(Shape { rows: 1, length }, 1.0);
-    let (deadline, joins) = (arrived + time, true);
+    let deadline = arrived + time;
+    let joins = true;
     let candidate = Candidate { length, unbatched_time: alone, deadline };
     PendingItem {
         candidate,
@@ -86,7 +87,8 @@ fn item_with_near_deadline_dispatched_first() {
 
 #[test]
 fn bulk_request_does_not_starve_single_items() {
-    let (deadline, one) = (10_000_000, pending_item(16, 0, 10_000_000));
+    let deadline = 10_000_000;
+    let one = pending_item(16, 0, 10_000_000);
     let bulk = |number: u64| {
         let alone = one.candidate.unbatched_time;
         PendingItem { soft_deadline: soft_deadline(0, deadline, number * alone, 1_000 * alone), is_bulk: true, ..one }
@@ -95,9 +97,9 @@ fn bulk_request_does_not_starve_single_items() {
     texts.push(pending_item(16, 100_000, deadline));
     let mut line = pending_set(&texts);
     let turns = dispatch_order(&mut line, BatchingStrategy::Single, &scheduling_context(100_000));
-    let place = turns.iter().position(|ids| ids == &[1_000]).unwrap();
+    let position = turns.iter().position(|ids| ids == &[1_000]).unwrap();
     // The work of 1,000 texts is 2.6 s, spread over 5 s: by 126 ms the turns of 25 of them have come.
-    assert!((20..30).contains(&place), "{place}");
+    assert!((20..30).contains(&position), "{position}");
     assert_eq!(texts[999].soft_deadline, 5_000_000);
 }
 
@@ -115,12 +117,21 @@ fn overload_newest_single_first_oldest_every_fourth() {
     assert_eq!(dispatch_order(&mut line, BatchingStrategy::Single, &crowded), [[5], [4], [3], [0], [2], [1]]);
 }
 
+fn overloaded_context(now: Micros) -> SchedulingContext<'static> {
+    SchedulingContext { is_overloaded: true, ..scheduling_context(now) }
+}
+
 #[test]
 fn overload_item_past_half_time_goes_first() {
-    let crowded = |now| SchedulingContext { is_overloaded: true, ..scheduling_context(now) };
     let texts = [pending_item(16, 0, 100_000), pending_item(16, 0, 10_000_000), pending_item(16, 49_000, 100_000)];
-    assert_eq!(dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &crowded(49_999)), [[2], [1], [0]]);
-    assert_eq!(dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &crowded(50_000)), [[0], [2], [1]]);
+    assert_eq!(
+        dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &overloaded_context(49_999)),
+        [[2], [1], [0]]
+    );
+    assert_eq!(
+        dispatch_order(&mut pending_set(&texts), BatchingStrategy::Single, &overloaded_context(50_000)),
+        [[0], [2], [1]]
+    );
 }
 
 #[test]

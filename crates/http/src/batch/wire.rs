@@ -12,7 +12,7 @@ use crate::prediction::ResponseOptions;
 use crate::settings::RequestLimits;
 use crate::validation;
 
-/// Texts, and what to say about them.
+/// Texts, and what their answers show.
 #[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[validate(context = RequestLimits)]
@@ -33,15 +33,15 @@ pub struct BatchOptions {
     #[schema(minimum = 1, maximum = 1000)]
     #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
-    /// Model that shall answer; the default model if not said.
+    /// The model; the default model if absent.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
-    /// Version that shall answer; the active one if not said.
+    /// The version; the active version if absent.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
-    /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
+    /// The user id: an experiment answers one user always with the same version. The header X-User-Id can name it too.
     #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
@@ -97,8 +97,8 @@ impl RequestBody for BatchRequest {
             let mut error = validation::to_api_error(&errors);
             if self.is_bare_list {
                 // A bare list has no field `texts`.
-                for place in &mut error.errors {
-                    place.pointer = place.pointer.trim_start_matches("/texts").to_owned();
+                for field_error in &mut error.errors {
+                    field_error.pointer = field_error.pointer.trim_start_matches("/texts").to_owned();
                 }
                 error = ApiError::from_field_errors(error.errors);
             }

@@ -1,4 +1,4 @@
-//! Memory of GPUs, as NVIDIA's driver tells it.
+//! Memory of GPUs, as NVIDIA's driver reports it.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nvml_wrapper::Nvml;
 /// Longest wait for the driver: one that hangs holds up no load.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes in use on a GPU, by all programs; nothing without a driver that tells.
+/// Bytes in use on a GPU, by all programs; nothing without a driver that reports them.
 ///
 /// The driver counts all GPUs of the machine by their place on the bus, CUDA the fastest first and only those of
 /// `CUDA_VISIBLE_DEVICES`: where that differs, this is another GPU.

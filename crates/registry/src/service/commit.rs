@@ -29,7 +29,7 @@ impl RegistryContext {
             .await?;
         if let ChangeOutcome::Changed(record) = &outcome {
             self.metrics.record_registry_change(name, action);
-            tracing::info!(model = name, action, version, by = actor, "registry changed");
+            tracing::info!(model = name, action, version, actor, "registry changed");
             for version in self.state.lock().update_model(name, record) {
                 self.metrics.remove_version(name, version.as_str());
             }
@@ -59,7 +59,7 @@ impl RegistryContext {
             })
             .await?;
         if let ChangeOutcome::Changed(after) = &outcome {
-            tracing::info!(experiment = name, action, by = actor, "experiment changed");
+            tracing::info!(experiment = name, action, actor, "experiment changed");
             if is_promotion {
                 // The model has changed as well: both become visible at once.
                 self.refresh().await?;

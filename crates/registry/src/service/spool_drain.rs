@@ -36,7 +36,7 @@ impl SpoolDrain {
         for segment in segments {
             match self.drain_segment(segment).await {
                 Ok(0) => {}
-                Ok(told) => tracing::info!(told, "spooled feedback stored in the database"),
+                Ok(stored) => tracing::info!(stored, "spooled feedback stored in the database"),
                 // The next segment may be a good one.
                 Err(error) => self.log_drain_failure(&*error),
             }

@@ -24,7 +24,7 @@ impl Poller for StoreCleanup {
         }
         match self.models.clean_store().await {
             Ok(0) => {}
-            Ok(gone) => tracing::info!(gone, "unreferenced files deleted from the store"),
+            Ok(deleted) => tracing::info!(deleted, "unreferenced files deleted from the store"),
             Err(RegistryError::TaskFailure(error)) => tracing::error!(%error, "store cleanup aborted"),
             Err(error) => tracing::warn!(%error, "store cleanup failed"),
         }

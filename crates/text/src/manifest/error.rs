@@ -15,8 +15,8 @@ pub struct ManifestError {
     pub reason: String,
     /// It says nothing of the file: the same may go well later.
     pub is_transient: bool,
-    /// One sentence for whoever starts a server that must not go on without what could not be loaded.
-    pub startup_refusal: Option<String>,
+    /// One sentence, where a server must not start because the model does not run on the device that it must run on.
+    pub device_refusal: Option<String>,
 }
 
 impl ManifestError {
@@ -27,7 +27,7 @@ impl ManifestError {
         for text in [&mut file, &mut reason] {
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
         }
-        Self { file, reason, is_transient: false, startup_refusal: None }
+        Self { file, reason, is_transient: false, device_refusal: None }
     }
 
     /// An error of the system about `file`: of the disk, or because there are too many open files.
@@ -37,10 +37,10 @@ impl ManifestError {
         Self { is_transient: !about_the_file, ..Self::new(file, error.to_string()) }
     }
 
-    /// The same, where a server must not start without what could not be loaded.
+    /// The same, where the model does not run on the device that it must run on.
     #[must_use]
-    pub fn with_startup_refusal(self, sentence: String) -> Self {
-        Self { startup_refusal: Some(sentence), ..self }
+    pub fn with_device_refusal(self, sentence: String) -> Self {
+        Self { device_refusal: Some(sentence), ..self }
     }
 }
 

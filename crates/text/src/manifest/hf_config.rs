@@ -159,14 +159,15 @@ mod tests {
         python_json::parse(CONFIG_FILE, json.as_bytes()).unwrap()
     }
 
+    fn family_config(family: &str, pad: &str) -> ModelConfig {
+        config(&format!(r#"{{"max_position_embeddings":514,"pad_token_id":{pad},"model_type":"{family}"}}"#))
+    }
+
     #[test]
     fn config_roberta_positions_exclude_padding_rows() {
-        let of = |family: &str, pad: &str| {
-            config(&format!(r#"{{"max_position_embeddings":514,"pad_token_id":{pad},"model_type":"{family}"}}"#))
-        };
-        assert_eq!(of("roberta", "1").usable_positions(), Some(512));
-        assert_eq!(of("bert", "1").usable_positions(), Some(514));
-        assert_eq!(of("roberta", "-1").usable_positions(), Some(514));
+        assert_eq!(family_config("roberta", "1").usable_positions(), Some(512));
+        assert_eq!(family_config("bert", "1").usable_positions(), Some(514));
+        assert_eq!(family_config("roberta", "-1").usable_positions(), Some(514));
     }
 
     #[test]
@@ -180,16 +181,18 @@ mod tests {
         assert_eq!((plain.problem_type(), plain.warning()), (Some(ProblemType::Regression), None));
     }
 
+    fn parse_error(json: &str) -> String {
+        python_json::parse::<ModelConfig>(CONFIG_FILE, json.as_bytes()).unwrap_err().to_string()
+    }
+
     #[test]
     fn config_wrong_type_names_key() {
-        let refusal =
-            |json: &str| python_json::parse::<ModelConfig>(CONFIG_FILE, json.as_bytes()).unwrap_err().to_string();
         assert_eq!(
-            refusal(r#"{"pad_token_id":[0]}"#),
+            parse_error(r#"{"pad_token_id":[0]}"#),
             r#"config.json: "pad_token_id": invalid type: sequence, expected i64"#
         );
         assert_eq!(
-            refusal(r#"{"max_position_embeddings":"512"}"#),
+            parse_error(r#"{"max_position_embeddings":"512"}"#),
             r#"config.json: "max_position_embeddings": invalid type: string "512", expected i64"#
         );
     }

@@ -221,11 +221,14 @@ mod tests {
         }
     }
 
+    fn check_names(labels: &[&str]) -> Result<(), ManifestError> {
+        check_labels(&labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>())
+    }
+
     #[test]
     fn labels_empty_rejected_duplicates_accepted() {
-        let check = |labels: &[&str]| check_labels(&labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>());
-        check(&["a", "a"]).unwrap();
-        assert_eq!(check(&["a", ""]).unwrap_err().reason, "label 1 has 0 bytes, where 1 to 256 are possible");
-        assert_eq!(check(&[]).unwrap_err().reason, "0 labels, where 1 to 100000 are possible");
+        check_names(&["a", "a"]).unwrap();
+        assert_eq!(check_names(&["a", ""]).unwrap_err().reason, "label 1 has 0 bytes, where 1 to 256 are possible");
+        assert_eq!(check_names(&[]).unwrap_err().reason, "0 labels, where 1 to 100000 are possible");
     }
 }

@@ -80,10 +80,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn token_row(ids: &[u32], types: &[u32]) -> TokenRow {
+        TokenRow { ids: ids.to_vec(), type_ids: types.to_vec() }
+    }
+
     #[test]
     fn mlflow_example_all_forms_are_parsed() {
-        let texts = |value: Value| MlflowExample::parse(&value);
-        let two = || Ok(MlflowExample::Texts(vec!["a".to_owned(), "b".to_owned()]));
+        let texts = Ok(MlflowExample::Texts(vec!["a".to_owned(), "b".to_owned()]));
         for value in [
             json!(["a", "b"]),
             json!([["a"], ["b"]]),
@@ -94,15 +97,14 @@ mod tests {
             json!({ "dataframe_split": { "columns": ["text"], "data": [["a"], ["b"]] } }),
             json!([{ "text": "a" }, { "text": "b" }]),
         ] {
-            assert_eq!(texts(value.clone()), two(), "{value}");
+            assert_eq!(MlflowExample::parse(&value), texts, "{value}");
         }
-        let row = |ids: &[u32], types: &[u32]| TokenRow { ids: ids.to_vec(), type_ids: types.to_vec() };
-        let rows = Ok(MlflowExample::TokenRows(vec![row(&[101, 7], &[0, 0]), row(&[101], &[0])]));
+        let rows = Ok(MlflowExample::TokenRows(vec![token_row(&[101, 7], &[0, 0]), token_row(&[101], &[0])]));
         let padded = json!({ "input_ids": [[101, 7], [101, 0]], "attention_mask": [[1, 1], [1, 0]] });
-        assert_eq!(texts(padded.clone()), rows);
-        assert_eq!(texts(json!({ "inputs": padded })), rows);
+        assert_eq!(MlflowExample::parse(&padded), rows);
+        assert_eq!(MlflowExample::parse(&json!({ "inputs": padded })), rows);
         let one = json!({ "input_ids": [101, 7], "token_type_ids": [0, 1] });
-        assert_eq!(texts(one), Ok(MlflowExample::TokenRows(vec![row(&[101, 7], &[0, 1])])));
+        assert_eq!(MlflowExample::parse(&one), Ok(MlflowExample::TokenRows(vec![token_row(&[101, 7], &[0, 1])])));
         for value in [
             json!({}),
             json!([]),
@@ -113,7 +115,7 @@ mod tests {
             json!({ "input_ids": [[1]], "attention_mask": [[0]] }),
             json!({ "input_ids": [[1]], "attention_mask": [[1, 1]] }),
         ] {
-            assert!(texts(value.clone()).is_err(), "{value}");
+            assert!(MlflowExample::parse(&value).is_err(), "{value}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What whoever logged a model says that it takes and gives.
+//! The inputs and outputs of a model, as its MLmodel file declares them.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub struct SignatureField {
     pub required: bool,
 }
 
-/// What a model takes and gives, as whoever logged it says.
+/// The inputs and outputs of a model, as its MLmodel file declares them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MlflowSignature {
     /// What goes in; none if that is not said.
@@ -81,7 +81,7 @@ impl MlflowSignature {
                 return Err(format!("the signature has {columns} texts, where a model takes one or two"));
             }
         }
-        // Columns say what somebody else makes of the scores.
+        // Columns describe the output of a wrapper, not the scores.
         match &self.outputs {
             Some(logged) if logged.iter().all(|port| port.dims.is_some()) => {
                 check_tensors("output", logged, outputs, false)
@@ -138,10 +138,16 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn quote_json(value: &Value) -> String {
+        value.to_string().replace('\'', "''")
+    }
+
     fn signature(inputs: &Value, outputs: &Value) -> Result<MlflowSignature, String> {
-        let quoted = |value: &Value| value.to_string().replace('\'', "''");
-        let yaml =
-            format!("signature:\n  inputs: '{}'\n  outputs: '{}'\n  params: null\n", quoted(inputs), quoted(outputs));
+        let yaml = format!(
+            "signature:\n  inputs: '{}'\n  outputs: '{}'\n  params: null\n",
+            quote_json(inputs),
+            quote_json(outputs)
+        );
         MlModel::parse(yaml.as_bytes()).unwrap().signature()
     }
 
@@ -149,21 +155,23 @@ mod tests {
         json!({ "type": "tensor", "name": name, "tensor-spec": { "dtype": dtype, "shape": shape } })
     }
 
+    fn graph_tensor(name: &'static str, element: &'static str, dims: &[Option<i64>]) -> GraphTensor<'static> {
+        GraphTensor { name, element, dims: dims.to_vec() }
+    }
+
     #[test]
     fn mlflow_signature_must_match_graph() {
-        let found = |name: &'static str, element: &'static str, dims: &[Option<i64>]| GraphTensor {
-            name,
-            element,
-            dims: dims.to_vec(),
-        };
-        let inputs = [found("input_ids", "int64", &[None, None]), found("attention_mask", "int64", &[None, None])];
-        let outputs = [found("logits", "float32", &[None, Some(77)])];
-        let check = |logged: &[Value], out: &[Value]| signature(&json!(logged), &json!(out))?.check(&inputs, &outputs);
-        let (ids, mask) = (tensor("input_ids", "int64", &[-1, -1]), tensor("attention_mask", "int64", &[-1, -1]));
+        let inputs =
+            [graph_tensor("input_ids", "int64", &[None, None]), graph_tensor("attention_mask", "int64", &[None, None])];
+        let outputs = [graph_tensor("logits", "float32", &[None, Some(77)])];
+        let ids = tensor("input_ids", "int64", &[-1, -1]);
+        let mask = tensor("attention_mask", "int64", &[-1, -1]);
         let logits = tensor("logits", "float32", &[-1, 77]);
-        assert_eq!(check(&[ids.clone(), mask.clone()], std::slice::from_ref(&logits)), Ok(()));
+        let logged = signature(&json!([ids, mask]), &json!([logits])).unwrap();
+        assert_eq!(logged.check(&inputs, &outputs), Ok(()));
         let text = json!({ "type": "string", "name": "text", "required": true });
-        assert_eq!(check(std::slice::from_ref(&text), &[json!({ "type": "string", "name": "label" })]), Ok(()));
+        let logged = signature(&json!([text]), &json!([{ "type": "string", "name": "label" }])).unwrap();
+        assert_eq!(logged.check(&inputs, &outputs), Ok(()));
         for (logged, out, reason) in [
             (vec![ids.clone()], vec![], "the graph has an input \"attention_mask\""),
             (
@@ -187,11 +195,12 @@ mod tests {
             (vec![text.clone(), text.clone(), text.clone()], vec![], "3 texts"),
             (vec![json!({ "no": "type" })], vec![], "no column and no tensor"),
         ] {
-            let refused = check(&logged, &out).unwrap_err();
+            let checked = signature(&json!(logged), &json!(out)).and_then(|logged| logged.check(&inputs, &outputs));
+            let refused = checked.unwrap_err();
             assert!(refused.contains(reason), "{refused}");
         }
         assert_eq!(MlflowSignature::default().check(&inputs, &outputs), Ok(()));
-        let texts = [found("text", "string", &[None, Some(1)])];
+        let texts = [graph_tensor("text", "string", &[None, Some(1)])];
         let unnamed = json!([{ "type": "tensor", "tensor-spec": { "dtype": "str", "shape": [-1, 1] } }]);
         assert_eq!(signature(&unnamed, &json!([])).unwrap().check(&texts, &[]), Ok(()));
     }

@@ -130,13 +130,13 @@ mod tests {
         EncodedInput { content, token_count: lengths.iter().sum(), unknown_count: 0, is_truncated: false, spans: None }
     }
 
-    /// Rows and length of each run, as told and as done.
+    /// Rows and length of each batch, predicted and actual.
     fn checked_shapes(pipeline: &Pipeline, lengths: &[usize]) -> Vec<(usize, usize)> {
         let encoded = windows(lengths);
-        let told: Vec<Shape> = pipeline.batch_shapes(&encoded).collect();
-        let done: Vec<Shape> = pipeline.batches(&encoded).map(|batch| batch.shape()).collect();
-        assert_eq!(told, done);
-        done.iter().map(|shape| (shape.rows, shape.length)).collect()
+        let predicted: Vec<Shape> = pipeline.batch_shapes(&encoded).collect();
+        let actual: Vec<Shape> = pipeline.batches(&encoded).map(|batch| batch.shape()).collect();
+        assert_eq!(predicted, actual);
+        actual.iter().map(|shape| (shape.rows, shape.length)).collect()
     }
 
     #[test]

@@ -68,8 +68,8 @@ fn probe_row(
     length: usize,
     ids: impl Iterator<Item = u32>,
 ) -> Result<EncodedInput, TokenizeError> {
-    let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count).max(1);
-    Ok(EncodedInput::from_row(tokenizer.row_from_ids(ids.take(own).collect())?))
+    let text_tokens = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count).max(1);
+    Ok(EncodedInput::from_row(tokenizer.row_from_ids(ids.take(text_tokens).collect())?))
 }
 
 /// The elements of a list in an order that is the same every time, again and again: a linear congruential generator, whose

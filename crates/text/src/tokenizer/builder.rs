@@ -178,8 +178,8 @@ fn add_tokens(
     special: &SpecialTokens,
     again: ReaddMode,
 ) -> Result<(), ManifestError> {
-    let known: HashSet<String> = inner.get_added_vocabulary().get_vocab().keys().cloned().collect();
-    for tokens in [special.tokens_to_add(known), special.tokens_to_readd(again)] {
+    let added_tokens: HashSet<String> = inner.get_added_vocabulary().get_vocab().keys().cloned().collect();
+    for tokens in [special.tokens_to_add(added_tokens), special.tokens_to_readd(again)] {
         catch_load_panic(|| inner.add_tokens(tokens))?
             .map_err(|error| file_error(format!("an added token fits no vocabulary: {error}")))?;
     }

@@ -23,7 +23,7 @@ pub(super) enum TokenizerClass {
     FileAsIs,
     /// The class builds the rules around the vocabulary of the file itself.
     Supported(&'static str),
-    /// Rules that cannot be told from files: Python code, or models that this server cannot serve.
+    /// Rules that cannot be read from files: Python code, or models that this server cannot serve.
     Unsupported(&'static str),
 }
 

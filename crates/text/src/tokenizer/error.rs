@@ -3,7 +3,7 @@
 /// Why a text could not be tokenised.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenizeError {
-    /// Longer than the model takes, and the model is told to refuse that.
+    /// Longer than the model takes, and its policy refuses that.
     #[error("the text has {tokens} tokens; this model takes at most {limit}")]
     TooLong {
         /// Tokens of the whole text, special tokens included.

@@ -27,7 +27,7 @@ const MAX_UNMEASURED_ENTRY_BYTES: usize = 64;
 /// Characters that a table with longer entries is measured on at a time.
 const CHUNK_CHARS: usize = 16;
 
-/// The steps of a normaliser, with what tells how much each makes of a text.
+/// The steps of a normaliser, with the growth of a text by each.
 pub(super) struct ExpansionLimit {
     steps: Vec<Step>,
     /// Most bytes that all steps together make of one.
@@ -41,7 +41,7 @@ struct Step {
     max_output_bytes: usize,
 }
 
-/// What tells how long a text gets by a step.
+/// How long a text gets by a step.
 enum StepExpansion {
     /// Matches are counted.
     Literal(String),
@@ -73,7 +73,7 @@ impl ExpansionLimit {
         Ok(Self { steps, factor })
     }
 
-    /// Refuses a text that gets too long. For most texts and normalisers that is told without normalising.
+    /// Refuses a text that gets too long. For most texts and normalisers that is known without normalising.
     ///
     /// # Errors
     /// [`TokenizeError::NormalizedTooLong`], or if a step fails.
@@ -100,7 +100,7 @@ impl Step {
     fn from_normalizer(part: &NormalizerWrapper) -> Result<Self, ManifestError> {
         let (expansion, max_output_bytes) = match part {
             NormalizerWrapper::Replace(replace) => {
-                // What is looked for is told in JSON only.
+                // Only the JSON form has the pattern.
                 let described = serde_json::to_value(replace).unwrap_or_default();
                 let expansion = match (described.pointer("/pattern/String"), described.pointer("/pattern/Regex")) {
                     (Some(Value::String(pattern)), _) => StepExpansion::Literal(pattern.clone()),

@@ -65,15 +65,15 @@ pub(super) fn load_error(described: &Value, error: &str) -> ManifestError {
     })
 }
 
-/// The first type in a part that is not known.
-fn find_unknown_type<'a>(part: &'a Value, list: &str, known: &str) -> Option<&'a str> {
+/// The first type in a part that is none of `supported_types`.
+fn find_unknown_type<'a>(part: &'a Value, list: &str, supported_types: &str) -> Option<&'a str> {
     /// Deeper than parts of any file.
     const MAX_NESTED_COMPONENTS: usize = 1_024;
     let mut waiting = vec![part];
     for _ in 0..MAX_NESTED_COMPONENTS {
         let part = waiting.pop()?;
         match part["type"].as_str() {
-            Some(kind) if !known.split(' ').any(|word| word == kind) => return Some(kind),
+            Some(kind) if !supported_types.split(' ').any(|word| word == kind) => return Some(kind),
             _ => waiting.extend(part[list].as_array().into_iter().flatten()),
         }
     }

@@ -146,12 +146,12 @@ impl SpecialTokens {
         self.by_attribute.iter().map(|(_, token)| token).chain(&self.extra_tokens)
     }
 
-    /// The tokens to add, in their order. `known` are those that the tokenizer has.
-    pub(super) fn tokens_to_add(&self, mut known: HashSet<String>) -> Vec<AddedToken> {
+    /// The tokens to add, in their order. `added_tokens` are those that the tokenizer has.
+    pub(super) fn tokens_to_add(&self, mut added_tokens: HashSet<String>) -> Vec<AddedToken> {
         let mut tokens: Vec<SpecialToken> = self.by_id.values().cloned().map(SpecialToken::WithFlags).collect();
-        known.extend(self.by_id.values().map(|token| token.content.clone()));
+        added_tokens.extend(self.by_id.values().map(|token| token.content.clone()));
         for token in self.named_tokens() {
-            if !known.contains(token.content()) && !tokens.contains(token) {
+            if !added_tokens.contains(token.content()) && !tokens.contains(token) {
                 tokens.push(token.clone());
             }
         }
@@ -303,20 +303,28 @@ fn parse_token(file: &str, key: &str, value: &Value) -> Result<SpecialToken, Man
         return Ok(SpecialToken::Content(content.clone()));
     }
     let content = value["content"].as_str().ok_or_else(|| token_error(file, key, value))?;
-    let flag = |name: &str, default: bool| match &value[name] {
+    let token = parse_added_token(content, value);
+    token.map(SpecialToken::WithFlags).map_err(|reason| ManifestError::new(file, format!("{key}: {reason}")))
+}
+
+fn parse_added_token(content: &str, flags: &Value) -> Result<AddedToken, String> {
+    let special = parse_flag(flags, "special", false)?;
+    Ok(AddedToken {
+        content: content.to_owned(),
+        single_word: parse_flag(flags, "single_word", false)?,
+        lstrip: parse_flag(flags, "lstrip", false)?,
+        rstrip: parse_flag(flags, "rstrip", false)?,
+        normalized: parse_flag(flags, "normalized", !special)?,
+        special,
+    })
+}
+
+fn parse_flag(flags: &Value, name: &str, default: bool) -> Result<bool, String> {
+    match &flags[name] {
         Value::Null => Ok(default),
         Value::Bool(flag) => Ok(*flag),
-        other => Err(ManifestError::new(file, format!("{key}: {name} is {other}, where true or false is expected"))),
-    };
-    let special = flag("special", false)?;
-    Ok(SpecialToken::WithFlags(AddedToken {
-        content: content.to_owned(),
-        single_word: flag("single_word", false)?,
-        lstrip: flag("lstrip", false)?,
-        rstrip: flag("rstrip", false)?,
-        normalized: flag("normalized", !special)?,
-        special,
-    }))
+        other => Err(format!("{name} is {other}, where true or false is expected")),
+    }
 }
 
 fn token_error(file: &str, key: &str, value: &Value) -> ManifestError {

@@ -5,7 +5,7 @@ use tokenizers::Encoding;
 
 use crate::entities::TokenSpan;
 
-/// How it is told whether a token continues a word: as the token classification pipeline of `transformers` does.
+/// How to recognise that a token continues a word: as the token classification pipeline of `transformers` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WordRules {
     /// The tokenizer marks continuations, so that such a token is longer than the text it stands for.

@@ -38,11 +38,14 @@ mod tests {
             "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null, "model": model,
         });
         let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, content: String| std::fs::write(directory.path().join(name), content).unwrap();
-        write("model.onnx", "x".to_owned());
-        write("model.toml", "max_tokens = 4".to_owned());
-        write("tokenizer.json", file.to_string());
-        write("tokenizer_config.json", json!({ "truncation_side": side }).to_string());
+        for (name, content) in [
+            ("model.onnx", "x".to_owned()),
+            ("model.toml", "max_tokens = 4".to_owned()),
+            ("tokenizer.json", file.to_string()),
+            ("tokenizer_config.json", json!({ "truncation_side": side }).to_string()),
+        ] {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        }
         Tokenizer::load(&Manifest::load(directory.path()).unwrap(), on_overflow).unwrap()
     }
 
@@ -64,18 +67,21 @@ mod tests {
         assert_eq!(whole.encode_pair("a x", &second).unwrap().unknown_count, 2);
     }
 
+    fn bpe_model(unknown: &Value) -> Value {
+        json!({ "type": "BPE", "vocab": { "<unk>": 0, "a": 1 }, "merges": [], "unk_token": unknown })
+    }
+
     #[test]
     fn unknown_token_found_for_every_model_type() {
         let pieces = json!({ "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -1.0]] });
-        let bytes = |unknown: Value| json!({ "type": "BPE", "vocab": { "<unk>": 0, "a": 1 }, "merges": [], "unk_token": unknown });
         let parts = json!({ "type": "WordPiece", "vocab": { "[UNK]": 0, "a": 1 }, "unk_token": "[UNK]",
             "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 });
         for (model, has_unknown) in [
             (word_level_model(), true),
             (pieces, true),
-            (bytes(json!("<unk>")), true),
+            (bpe_model(&json!("<unk>")), true),
             (parts, true),
-            (bytes(Value::Null), false),
+            (bpe_model(&Value::Null), false),
         ] {
             let tokenizer = tokenizer(&model, OverflowPolicy::Truncate, "right");
             let unknown = tokenizer.encode("a x").unwrap().unknown_count;

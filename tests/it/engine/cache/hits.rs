@@ -42,7 +42,8 @@ async fn cache_hit_equals_model_answer() {
                 let mut body = json!({ "text": text, "model": model });
                 body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
                 let [found, expected] = [&cached, &bare].map(|server| server.post_json("/predict", body.clone()));
-                let (found, expected) = (found.await.json::<Value>(), expected.await.json::<Value>());
+                let found = found.await.json::<Value>();
+                let expected = expected.await.json::<Value>();
                 assert_ne!(found["prediction_id"], expected["prediction_id"]);
                 assert_eq!(without_prediction_id(found), without_prediction_id(expected), "{body}");
             }
@@ -50,7 +51,8 @@ async fn cache_hit_equals_model_answer() {
         // Two of these are known.
         let body = json!({ "texts": [texts[0], "How do I close my account?", texts[1]], "model": model, "return_probabilities": true });
         let [found, expected] = [&cached, &bare].map(|server| server.post_json("/batch_predict", body.clone()));
-        let (found, expected) = (found.await.json::<Value>(), expected.await.json::<Value>());
+        let found = found.await.json::<Value>();
+        let expected = expected.await.json::<Value>();
         for place in 0..3 {
             assert_eq!(
                 without_prediction_id(found["results"][place].clone()),
@@ -94,7 +96,8 @@ async fn cache_key_includes_text_model_and_version() {
     let other = scene.send("/predict", &json!({ "text": "echo 7", "model": "n" }), &[]).await.unwrap();
     assert_eq!((other.json::<Prediction>().model.name.as_str(), scene.fake.executed_texts().len()), ("n", 7));
 
-    let (fake, models) = (Arc::new(FakeBackend::default()), tempfile::tempdir().unwrap());
+    let fake = Arc::new(FakeBackend::default());
+    let models = tempfile::tempdir().unwrap();
     for version in ["1", "2"] {
         let directory = models.path().join("m").join(version);
         std::fs::create_dir_all(&directory).unwrap();

@@ -63,7 +63,8 @@ async fn start_on_gpus(names: &[&str], gpus: FakeGpus, options: &[&str]) -> (Arc
 
 /// Asks a model, and does not wait for the answer.
 fn spawn_predict(server: &Arc<TestServer>, model: &str) -> tokio::task::JoinHandle<u16> {
-    let (server, request) = (Arc::clone(server), json!({ "text": "10 20 30", "model": model }));
+    let server = Arc::clone(server);
+    let request = json!({ "text": "10 20 30", "model": model });
     tokio::spawn(async move { server.post_json("/predict", request).await.status })
 }
 
@@ -110,7 +111,8 @@ async fn gpu_scheduling_picks_gpu_that_frees_first() {
 async fn gpu_scheduling_busy_model_does_not_starve_another() {
     let gpus = FakeGpus { single_gpu: true, ..FakeGpus::default() };
     let (server, runtime) = start_on_gpus(&["a", "b"], gpus, &["--max-batch-size", "1"]).await;
-    let (rounds, mut soon) = (20, 0);
+    let rounds = 20;
+    let mut soon = 0;
     for _ in 0..rounds {
         runtime.gpus.hold.hold_next(1);
         let mut asked = vec![spawn_predict(&server, "a")];

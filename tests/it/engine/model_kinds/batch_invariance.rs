@@ -29,8 +29,10 @@ async fn assert_sums(served: &ModelServer) {
 #[tokio::test]
 async fn batch_invariance_reordered_rows_are_found_at_load() {
     let reversed = sum_transformer(|graph, logits| {
-        let (first, last) = (graph.integers(&[1], &[-1]), graph.integers(&[1], &[i64::MIN + 1]));
-        let (axis, back) = (graph.integers(&[1], &[0]), graph.integers(&[1], &[-1]));
+        let first = graph.integers(&[1], &[-1]);
+        let last = graph.integers(&[1], &[i64::MIN + 1]);
+        let axis = graph.integers(&[1], &[0]);
+        let back = graph.integers(&[1], &[-1]);
         graph.node("Slice", &[logits, &first, &last, &axis, &back], &[])
     });
     assert_sums(&ModelServer::new(&reversed.model()).await).await;
@@ -39,7 +41,9 @@ async fn batch_invariance_reordered_rows_are_found_at_load() {
 #[tokio::test]
 async fn batch_invariance_lost_rows_are_found_at_load() {
     let first_only = sum_transformer(|graph, logits| {
-        let (start, end, axis) = (graph.integers(&[1], &[0]), graph.integers(&[1], &[1]), graph.integers(&[1], &[0]));
+        let start = graph.integers(&[1], &[0]);
+        let end = graph.integers(&[1], &[1]);
+        let axis = graph.integers(&[1], &[0]);
         graph.node("Slice", &[logits, &start, &end, &axis], &[])
     });
     assert_sums(&ModelServer::new(&first_only.model()).await).await;
@@ -49,19 +53,24 @@ async fn batch_invariance_lost_rows_are_found_at_load() {
 async fn batch_invariance_rare_lost_rows_shift_no_answer() {
     // A run of five tokens with the word 99 three times gives its first row only: alone that is right, beside others it is not.
     let now_and_then = sum_transformer(|graph, logits| {
-        let (limit, three, many) =
-            (graph.integers(&[1], &[99]), graph.integers(&[1], &[3]), graph.integers(&[1], &[1 << 20]));
+        let limit = graph.integers(&[1], &[99]);
+        let three = graph.integers(&[1], &[3]);
+        let many = graph.integers(&[1], &[1 << 20]);
         // None of 2^20 rows are cut off below three times 99, and all but one from there on.
         let each = graph.node("Div", &["input_ids", &limit], &[]);
         let count = graph.node("ReduceSum", &[&each], &[("keepdims", Attribute::Int(0))]);
         let is_there = graph.node("Div", &[&count, &three], &[]);
         // In a row of five tokens only: longer texts of the vocabulary may hold the word as often.
         let shape = graph.node("Shape", &["input_ids"], &[]);
-        let (second, end, five) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]), graph.integers(&[1], &[5]));
+        let second = graph.integers(&[1], &[1]);
+        let end = graph.integers(&[1], &[2]);
+        let five = graph.integers(&[1], &[5]);
         let length = graph.node("Slice", &[&shape, &second, &end], &[]);
         let is_short = graph.node("Div", &[&five, &length], &[]);
         let is_there = graph.node("Mul", &[&is_there, &is_short], &[]);
-        let (one, start, axis) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[0]), graph.integers(&[1], &[0]));
+        let one = graph.integers(&[1], &[1]);
+        let start = graph.integers(&[1], &[0]);
+        let axis = graph.integers(&[1], &[0]);
         let absent = graph.node("Sub", &[&one, &is_there], &[]);
         let rest = graph.node("Mul", &[&absent, &many], &[]);
         let end = graph.node("Add", &[&rest, &one], &[]);
@@ -85,7 +94,8 @@ async fn batch_out_of_memory_fails_its_text_only() {
     // As many zeros as the greatest word to the power of eight: 10^16 for 99, more than any machine holds.
     let bomb = sum_transformer(|graph, logits| {
         let most = graph.node("ReduceMax", &["input_ids"], &[("keepdims", Attribute::Int(0))]);
-        let (limit, one) = (graph.integers(&[1], &[99]), graph.integers(&[1], &[1]));
+        let limit = graph.integers(&[1], &[99]);
+        let one = graph.integers(&[1], &[1]);
         let is_there = graph.node("Div", &[&most, &limit], &[]);
         let huge = graph.integers(&[1], &[10_i64.pow(16)]);
         let size = graph.node("Mul", &[&is_there, &huge], &[]);
@@ -133,7 +143,8 @@ async fn batch_invariance_shipped_models_keep_scores() {
 /// Adds a hundredth of the row's length, padding included, to a score.
 fn add_row_length(graph: &mut OnnxGraph, logits: &str) -> String {
     let shape = graph.node("Shape", &["input_ids"], &[]);
-    let (one, two) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]));
+    let one = graph.integers(&[1], &[1]);
+    let two = graph.integers(&[1], &[2]);
     let length = graph.node("Slice", &[&shape, &one, &two], &[]);
     let length = graph.node("Cast", &[&length], &[("to", Attribute::Int(1))]);
     let hundredth = graph.floats(&[1], &[0.01]);
@@ -165,7 +176,9 @@ async fn batch_invariance_padding_sensitivity_is_found_at_load() {
 /// Adds ten where the rows of a batch are longer than 100 tokens.
 fn add_ten_to_long_rows(graph: &mut OnnxGraph, logits: &str) -> String {
     let shape = graph.node("Shape", &["input_ids"], &[]);
-    let (one, two, limit) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]), graph.integers(&[1], &[100]));
+    let one = graph.integers(&[1], &[1]);
+    let two = graph.integers(&[1], &[2]);
+    let limit = graph.integers(&[1], &[100]);
     let length = graph.node("Slice", &[&shape, &one, &two], &[]);
     let is_long = graph.node("Greater", &[&length, &limit], &[]);
     let added = graph.node("Cast", &[&is_long], &[("to", Attribute::Int(1))]);
@@ -183,7 +196,8 @@ async fn batch_invariance_long_padding_is_found_at_load() {
 async fn batch_failing_graph_runs_texts_alone() {
     // The batch is made one row again, and cannot be added to what comes in several.
     let fails = sum_transformer(|graph, logits| {
-        let (shape, zero) = (graph.integers(&[2], &[1, 1]), graph.floats(&[1], &[0.0]));
+        let shape = graph.integers(&[2], &[1, 1]);
+        let zero = graph.floats(&[1], &[0.0]);
         let one = graph.node("Reshape", &[logits, &shape], &[]);
         let nothing = graph.node("Mul", &[&one, &zero], &[]);
         graph.node("Add", &[logits, &nothing], &[])

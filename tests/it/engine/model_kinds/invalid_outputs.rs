@@ -56,7 +56,9 @@ async fn output_wrong_shape_is_refused_at_load() {
         let axes = graph.integers(&[2], &[1, 2]);
         graph.node("Unsqueeze", &[logits, &axes], &[])
     });
-    let (n, one, two) = (Dim::Open("batch"), Dim::Fixed(1), Dim::Fixed(2));
+    let n = Dim::Open("batch");
+    let one = Dim::Fixed(1);
+    let two = Dim::Fixed(2);
     let reason = load_error(&cube.output("logits", &[n, one, one, two]).model().labels(&["a", "b"])).await;
     assert!(
         reason.starts_with("model.onnx: it has no output of one row of float scores per text or token"),
@@ -84,7 +86,9 @@ async fn output_varying_width_fails_those_texts_only() {
     // As many columns as the largest word has fifties, and one more: one, or two from 50 on.
     let model = transformer_with_nodes(|graph, logits| {
         let largest = graph.node("ReduceMax", &["input_ids"], &[("keepdims", Attribute::Int(0))]);
-        let (fifty, one, start) = (graph.integers(&[1], &[50]), graph.integers(&[1], &[1]), graph.integers(&[1], &[0]));
+        let fifty = graph.integers(&[1], &[50]);
+        let one = graph.integers(&[1], &[1]);
+        let start = graph.integers(&[1], &[0]);
         let fifties = graph.node("Div", &[&largest, &fifty], &[]);
         let end = graph.node("Add", &[&fifties, &one], &[]);
         graph.node("Slice", &[logits, &start, &end, &one], &[])

@@ -73,7 +73,9 @@ async fn long_text_error_names_token_count() {
 
 /// What windows of `room` tokens give, each starting a quarter of `room` before the end of the one before.
 fn expected_window_mean(own: &[f64], room: usize, special: f64, special_tokens: u32) -> f64 {
-    let (mut sum, mut weight, mut start) = (0.0, 0.0, 0);
+    let mut sum = 0.0;
+    let mut weight = 0.0;
+    let mut start = 0;
     loop {
         let end = (start + room).min(own.len());
         let tokens = f64::from(u32::try_from(end - start).unwrap() + special_tokens);
@@ -107,7 +109,8 @@ async fn long_text_windows_cover_whole_text() {
 async fn long_text_window_limit_is_reported() {
     let served = ModelServer::new(&six_token_model("window")).await;
     // 128 windows of four tokens, three of them new: 385 words.
-    let (fits, over) = ("10 ".repeat(385), "10 ".repeat(386));
+    let fits = "10 ".repeat(385);
+    let over = "10 ".repeat(386);
     assert_eq!(score_tokens_truncated(&served, &fits).await, (45.0, 387, false));
     assert_eq!(score_tokens_truncated(&served, &over).await, (45.0, 387, true));
 }

@@ -138,7 +138,8 @@ async fn activation_softmax_column_is_second_label_probability() {
 async fn activation_clipped_or_rounded_is_not_repeated() {
     let clipped = two_label_model(|graph, logits| {
         let probabilities = add_sigmoid(graph, logits);
-        let (low, high) = (graph.floats(&[], &[1e-7]), graph.floats(&[], &[0.999_999_9]));
+        let low = graph.floats(&[], &[1e-7]);
+        let high = graph.floats(&[], &[0.999_999_9]);
         graph.node("Clip", &[&probabilities, &low, &high], &[])
     });
     let many = clipped.config("problem_type", json!("multi_label_classification"));

@@ -25,7 +25,8 @@ impl MultiOutputGraph {
         let mut graph = OnnxGraph::default();
         graph.input("input_ids", ElementType::Int64, &[BATCH_DIM, TOKENS_DIM]);
         let ids = graph.node("Cast", &["input_ids"], &[("to", Attribute::Int(1))]);
-        let (one, two) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]));
+        let one = graph.integers(&[1], &[1]);
+        let two = graph.integers(&[1], &[2]);
         let sum = graph.node("ReduceSum", &[&ids, &one], &[]);
         let factors = graph.floats(&[1, 2], &[1.0, 2.0]);
         let scores = graph.node("MatMul", &[&sum, &factors], &[]);

@@ -103,7 +103,8 @@ async fn sklearn_listed_class_labels_are_labels() {
     let choice = classifier.add_argmax();
     let names = [("keys_int64s", Attribute::Ints(&[0, 1])), ("values_int64s", Attribute::Ints(&[0, 1]))];
     let choice = classifier.graph.node("ai.onnx.ml.LabelEncoder", &[&choice], &names);
-    let (zero, one) = (classifier.graph.integers(&[1], &[0]), classifier.graph.integers(&[1], &[1]));
+    let zero = classifier.graph.integers(&[1], &[0]);
+    let one = classifier.graph.integers(&[1], &[1]);
     let place = classifier.graph.node("Mul", &[&choice, &one], &[]);
     let place = classifier.graph.node("Add", &[&place, &zero], &[]);
     let label = classifier.graph.node("Gather", &[&classes, &place], &[]);

@@ -76,7 +76,8 @@ async fn pair_truncation_cuts_longer_text_first() {
         (&"10 ".repeat(4_999), &"20 ".repeat(5_000), (3, 4)),
     ] {
         let answer = predict_pair(&served, text, second).await;
-        let (first, last) = (f64::from(kept.0), f64::from(kept.1));
+        let first = f64::from(kept.0);
+        let last = f64::from(kept.1);
         assert_near(&[score(&answer)], &[first * 10.0 + last * 1_020.0 + PAIR_SPECIAL_TOKENS_SUM]);
         let words = text.split_whitespace().chain(second.split_whitespace()).count();
         assert_eq!((answer.tokens, answer.truncated), (10, words > 7), "{text} | {second}");

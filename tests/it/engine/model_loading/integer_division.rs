@@ -29,7 +29,8 @@ async fn load_crashing_constant_divisor_is_refused() {
             graph.node("Neg", &[&one], &[])
         },
         |graph| {
-            let (two, minus) = (graph.integers(&[1], &[2]), graph.integers(&[1], &[-1]));
+            let two = graph.integers(&[1], &[2]);
+            let minus = graph.integers(&[1], &[-1]);
             graph.node("Concat", &[&two, &minus], &[("axis", Attribute::Int(0))])
         },
         |graph| {

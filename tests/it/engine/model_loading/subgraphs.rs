@@ -40,7 +40,8 @@ fn model_with_branches(outer: bool) -> ModelBuilder {
     let largest = graph.node("ReduceMax", &["input_ids"], &[("keepdims", Attribute::Int(0))]);
     let fifty = graph.integers(&[], &[50]);
     let above = graph.node("Greater", &[&largest, &fifty], &[]);
-    let (then, otherwise) = (scaling_branch([0.0, 1.0]), scaling_branch([1.0, 0.0]));
+    let then = scaling_branch([0.0, 1.0]);
+    let otherwise = scaling_branch([1.0, 0.0]);
     let branches = [("then_branch", Attribute::Body(&then)), ("else_branch", Attribute::Body(&otherwise))];
     let scores = graph.node("If", &[&above], &branches);
     graph.rename_value(&scores, "logits");

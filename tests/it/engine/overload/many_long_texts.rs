@@ -17,10 +17,12 @@ async fn longest_texts_and_short_ones_are_all_answered() {
     let server = Arc::new(TestServer::start(cheap_models().path(), &LONG_TIMEOUT_OPTIONS).await);
     let words = "card lost payment transfer top-up exchange rate and fee ";
     let longest: String = words.chars().cycle().take(32_768).collect();
-    let (mut long, mut short) = (JoinSet::new(), JoinSet::new());
+    let mut long = JoinSet::new();
+    let mut short = JoinSet::new();
     for _ in 0..200 {
         for (requests, text) in [(&mut long, longest.as_str()), (&mut short, QUESTION)] {
-            let (server, body) = (Arc::clone(&server), json!({ "text": text }));
+            let server = Arc::clone(&server);
+            let body = json!({ "text": text });
             requests.spawn(async move { server.post_json("/predict", body).await });
         }
     }

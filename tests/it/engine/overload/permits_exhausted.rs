@@ -29,7 +29,8 @@ fn probe_statuses(address: SocketAddr) -> Vec<(u16, Option<u64>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn permits_exhausted_refuses_by_head_and_probes_answer() {
     let scene = FakeBackendServer::new(&FOUR_PERMIT_OPTIONS).await;
-    let (data, admin) = (scene.server.address, scene.server.admin);
+    let data = scene.server.address;
+    let admin = scene.server.admin;
     scene.fake.hold_runs();
     let held = scene.send_batch(&["echo 1", "echo 2", "echo 3", "echo 4"]);
     scene.wait_for_running_texts(1).await;

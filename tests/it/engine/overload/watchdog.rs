@@ -71,7 +71,8 @@ fn predict_with_timeout(daemon: &Daemon, model: &str, text: &str, milliseconds: 
 
 #[test]
 fn watchdog_hung_model_leaves_others_and_shutdown_working() {
-    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
     slow_models::never_answers_hello_queued().write(models.path(), "endless", "1");
     ModelBuilder::plain().write(models.path(), "good", "1");
     let mut daemon =

@@ -19,7 +19,8 @@ async fn deadline_expired_in_queue_is_never_run() {
     scene.fake.hold_runs();
     let first = scene.send_text("first");
     scene.wait_for_running_texts(1).await;
-    let (late, batch) = (raw_scores_body("late"), raw_scores_batch_body(&["late 1", "late 2"]));
+    let late = raw_scores_body("late");
+    let batch = raw_scores_batch_body(&["late 1", "late 2"]);
     for (path, body) in [("/predict", &late), ("/batch_predict", &batch)] {
         let reply = scene.send(path, body, &[(TIMEOUT_HEADER, "20")]).await.unwrap();
         assert_eq!((reply.status, reply.problem_kind().as_str()), (504, "deadline-exceeded"));

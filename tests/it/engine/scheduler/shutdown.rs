@@ -16,7 +16,8 @@ async fn stop_queued_texts_are_answered() {
     let requests: Vec<_> = (0..20).map(|i| scene.send_text(&format!("echo {i}"))).collect();
     let batch = scene.send_batch(&["echo 100", "echo 101"]);
     scene.wait_for_free_permits(4_096 - 22).await;
-    let (app, address) = (scene.server.app.clone(), scene.server.address);
+    let app = scene.server.app.clone();
+    let address = scene.server.address;
     let stopped = tokio::spawn(scene.server.stop());
     wait_until("the server drains", || app.models.draining.load(Ordering::Relaxed)).await;
     // Nobody is let in any more; the listener goes a moment after the flag is set.

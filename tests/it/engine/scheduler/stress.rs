@@ -18,7 +18,8 @@ async fn scheduler_concurrent_clients_get_their_own_answers() {
     for client in 0..CLIENTS {
         clients.spawn(run_client(Arc::clone(&scene), client));
     }
-    let (mut answered, mut left) = (0, 0);
+    let mut answered = 0;
+    let mut left = 0;
     while let Some(counts) = clients.join_next().await {
         let (texts, requests) = counts.unwrap();
         answered += texts;
@@ -35,7 +36,8 @@ async fn scheduler_concurrent_clients_get_their_own_answers() {
 
 /// One client's requests. Returns the texts that were answered and the requests that it did not wait for.
 async fn run_client(scene: Arc<FakeBackendServer>, client: u64) -> (usize, usize) {
-    let (mut answered, mut left) = (0, 0);
+    let mut answered = 0;
+    let mut left = 0;
     for request in 0..REQUESTS_PER_CLIENT {
         // A number that no other text has, below 2^24, so that single precision keeps it.
         let first = (client * REQUESTS_PER_CLIENT + request) * 5;

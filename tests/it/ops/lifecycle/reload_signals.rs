@@ -111,7 +111,7 @@ fn reload_rereads_keys_and_certificates_at_once() {
     daemon.signal("HUP");
     for what in ["keys", "certificate"] {
         let line = daemon.wait_for_log("files reloaded on signal");
-        assert_eq!((&line["what"], &line["level"]), (&json!(what), &json!("INFO")), "{line}");
+        assert_eq!((&line["files"], &line["level"]), (&json!(what), &json!("INFO")), "{line}");
     }
     // What cannot be used leaves what was there, and is told.
     let before = std::fs::metadata(&keys).unwrap();
@@ -119,7 +119,7 @@ fn reload_rereads_keys_and_certificates_at_once() {
     assert_eq!(std::fs::metadata(&keys).unwrap().ino(), before.ino());
     daemon.signal("HUP");
     let line = daemon.wait_for_log("files invalid; previous content stays in use");
-    assert_eq!((&line["what"], &line["level"]), (&json!("keys"), &json!("ERROR")), "{line}");
+    assert_eq!((&line["files"], &line["level"]), (&json!("keys"), &json!("ERROR")), "{line}");
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
 }

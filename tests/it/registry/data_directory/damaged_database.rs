@@ -60,7 +60,8 @@ fn prepared_data_directory(scene: &Scene) -> (std::path::PathBuf, Vec<String>) {
     for _ in 0..40 {
         assert_eq!(post_feedback(&daemon).status, 200);
     }
-    let (told, backup) = (stored_feedback_ids(&daemon), scene.root.path().join("backup.db"));
+    let told = stored_feedback_ids(&daemon);
+    let backup = scene.root.path().join("backup.db");
     daemon.stop();
     let data = scene.data_dir();
     let arguments = ["database", "backup", backup.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];

@@ -114,7 +114,8 @@ fn lost_data_directory_loses_no_acknowledged_feedback() {
         let daemon = scene.start(&[]);
         let answer = daemon.predict("10 20");
         let body = json!({ "prediction_id": answer.prediction_id, "actual": "a" }).to_string();
-        let (address, aside) = (daemon.address, scene.root.path().join("aside"));
+        let address = daemon.address;
+        let aside = scene.root.path().join("aside");
         let telling = spawn_thread(move || {
             let mut wire = RawClient::connect(address);
             let mut told = 0;

@@ -6,7 +6,8 @@ use super::{ModelBuilder, TransformerBuilder};
 /// A model that answers every text at once, but never one with the word `hello`.
 pub(crate) fn never_answers_hello() -> ModelBuilder {
     looping_model(|graph, logits| {
-        let (most, limit) = (max_token_id(graph), graph.integers(&[], &[100]));
+        let most = max_token_id(graph);
+        let limit = graph.integers(&[], &[100]);
         let is_hello = graph.node("Div", &[&most, &limit], &[]);
         let for_ever = graph.integers(&[], &[i64::MAX]);
         let turns = graph.node("Mul", &[&is_hello, &for_ever], &[]);
@@ -17,9 +18,11 @@ pub(crate) fn never_answers_hello() -> ModelBuilder {
 /// The same for a model whose other texts take so long that they wait in a queue for a worker.
 pub(crate) fn never_answers_hello_queued() -> ModelBuilder {
     looping_model(|graph, logits| {
-        let (most, limit) = (max_token_id(graph), graph.integers(&[], &[100]));
+        let most = max_token_id(graph);
+        let limit = graph.integers(&[], &[100]);
         let is_hello = graph.node("Div", &[&most, &limit], &[]);
-        let (for_ever, some) = (graph.integers(&[], &[i64::MAX / 2]), graph.integers(&[], &[2_000]));
+        let for_ever = graph.integers(&[], &[i64::MAX / 2]);
+        let some = graph.integers(&[], &[2_000]);
         let turns = graph.node("Mul", &[&is_hello, &for_ever], &[]);
         let turns = graph.node("Add", &[&turns, &some], &[]);
         add_loop(graph, logits, &turns)
@@ -37,7 +40,8 @@ pub(crate) fn never_answers() -> ModelBuilder {
 /// A model that takes the longer the greater the number in its text: 20,000 turns for each one.
 pub(crate) fn slow_by_number() -> ModelBuilder {
     looping_model(|graph, logits| {
-        let (most, each) = (max_token_id(graph), graph.integers(&[], &[20_000]));
+        let most = max_token_id(graph);
+        let each = graph.integers(&[], &[20_000]);
         let turns = graph.node("Mul", &[&most, &each], &[]);
         add_loop(graph, logits, &turns)
     })
