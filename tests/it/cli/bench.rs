@@ -44,13 +44,15 @@ fn assert_positive(number: f64) {
 fn bench_and_serve_recommendation(model: &str, caps: usize) -> BenchReport {
     let json = stdout_of(&mut short_bench_command(shipped_models(), &[model, "--json", "--clients", "4"]));
     let report: BenchReport = serde_json::from_str(&json).unwrap();
-    let (subject, results) = (&report.subject, &report.results);
+    let subject = &report.subject;
+    let results = &report.results;
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!((subject.model.as_str(), subject.cores.usable), (model, cores));
     let setups = if cores == 1 { 1 } else { 1 + cores.ilog2().min(3) as usize + 1 };
     assert_eq!(results.tried.len(), setups + caps, "{report:?}");
     for trial in results.tried.iter().chain([&results.best]) {
-        let (workers, threads) = (trial.setup.workers, trial.setup.intra_op_threads);
+        let workers = trial.setup.workers;
+        let threads = trial.setup.intra_op_threads;
         assert!(workers >= 1 && threads >= 1 && workers * threads <= cores, "{trial:?}");
         assert!((0.0..1.0).contains(&trial.measurement.padding), "{trial:?}");
         assert_eq!(trial.measurement.unanswered, 0, "{trial:?}");

@@ -100,8 +100,9 @@ fn rollout_failing_version_is_rolled_back_with_reason() {
     assert!(outcome.starts_with("taken back: ") && outcome.contains("requests failed ("), "{outcome}");
     assert_eq!(recorded_active_version(&daemon, MODEL).as_deref(), Some("1"));
     // The end is recorded before predictions follow it.
-    let mut wire = RawClient::connect(daemon.address);
-    block_until("no arm is chosen", || predict_as_user(&mut wire, "10", "u").experiment.is_none());
+    block_until("no arm is chosen", || {
+        predict_as_user(&mut RawClient::connect(daemon.address), "10", "u").experiment.is_none()
+    });
     let last = fetch_history(&daemon, "new-one").swap_remove(0);
     assert_eq!((last.action.as_str(), last.who.as_str()), ("take back", "rollout"));
     assert!(last.reason.as_deref().unwrap().contains("requests failed"), "{last:?}");
