@@ -29,7 +29,7 @@ fn rollout_design(steps: &[(f64, u64, u64)], guards: Option<GuardrailsBody>) -> 
 
 /// The default guardrails, with 5 % of the requests allowed to fail.
 fn lenient_guards() -> GuardrailsBody {
-    GuardrailsBody { errors: Some(0.05), ..GuardrailsBody::default() }
+    GuardrailsBody { errors: Some(0.05), p99: None, ..GuardrailsBody::default() }
 }
 
 /// Asks as ever more users until something is so.
