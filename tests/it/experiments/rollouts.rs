@@ -27,7 +27,7 @@ fn rollout_design(steps: &[(f64, u64, u64)], guards: Option<GuardrailsBody>) -> 
     })
 }
 
-/// The default guardrails, with 5 % of the requests allowed to fail.
+/// The default guardrails without that of p99, with 5 % of the requests allowed to fail.
 fn lenient_guards() -> GuardrailsBody {
     GuardrailsBody { errors: Some(0.05), p99: None, ..GuardrailsBody::default() }
 }
