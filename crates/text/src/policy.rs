@@ -55,7 +55,7 @@ impl TextPolicy {
         let text = match self.markup {
             MarkupPolicy::Allow => text,
             MarkupPolicy::Reject => {
-                if let Some(control) = text.chars().find(|c| is_control(*c)) {
+                if let Some(control) = find_control(&text) {
                     return Err(PolicyError::ControlCharacter(control.into()));
                 }
                 reject_active_markup(&text)?;
@@ -93,6 +93,12 @@ impl CharacterSet {
 
 fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\n' | '\r')
+}
+
+fn find_control(text: &str) -> Option<char> {
+    // A vectorized scan of bytes first: a control character is ASCII, or begins with 0xC2.
+    let may_have_controls = text.bytes().fold(false, |found, byte| found | (byte < b' ') | matches!(byte, 0x7f | 0xc2));
+    if may_have_controls { text.chars().find(|c| is_control(*c)) } else { None }
 }
 
 fn reject_active_markup(text: &str) -> Result<(), PolicyError> {
