@@ -16,7 +16,7 @@
 //!
 //! Crates, under `crates/`:
 //!
-//! - [`api`]: the wire types of the admin API, for the server and its clients
+//! - [`api`]: the wire types of answers and of the admin API, for the server and its clients
 //! - [`http`]: connections, middleware, routes, wire types, errors; the key file
 //! - [`inference`]: from a checked request to recorded answers: arms, fallback, shadows, receipts, feedback
 //! - [`engine`]: result cache, admission, tokenization, queue, scheduler, run permits, workers, cost model
@@ -31,8 +31,8 @@
 //!
 //! # Who may import whom
 //!
-//! The manifests say it: http → inference → registry → engine → text → drift; onnx → engine; registry → experiments → stats.
-//! `api`, `platform`, `metrics`, `telemetry` and `stats` import no other crate of the workspace. `bench` starts a server, `check` and
+//! The manifests say it: http → inference → registry → engine → text → drift → stats; onnx → engine; registry → experiments → stats;
+//! metrics → stats. `api`, `platform`, `telemetry` and `stats` import no other crate of the workspace. `bench` starts a server, `check` and
 //! `drift_profile` load models; `cli` alone imports the commands. Files do not import each other in circles.
 //!
 //! # Invariants

@@ -49,7 +49,7 @@ pub(crate) fn run() {
         let served = median(&mut served);
         let added = median(&mut added);
         println!(
-            "{model}: tokenise + run {alone:?}, POST /predict {served:?}, added {added:?} (medians of {} texts)",
+            "{model}: tokenize + inference {alone:?}, POST /predict {served:?}, added {added:?} (medians of {} texts)",
             ROUNDS * texts.len()
         );
     }

@@ -21,7 +21,7 @@ pub struct VersionDriftView {
     /// How live texts compare with the profile; none without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<ProfileComparison>,
-    /// How right the answers were; none before anything is told or expected.
+    /// The accuracy of the answers; none before there is feedback or an expectation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyView>,
 }
@@ -123,14 +123,14 @@ pub struct WindowSignalView {
 /// How right a version was lately.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AccuracyView {
-    /// Share of right answers among the last whose label was told; none if nothing was.
+    /// Share of correct answers among the last with feedback; none without feedback.
     pub accuracy: Option<f64>,
     /// How many these are: at most 1,000, of 30 days.
     pub labelled: u64,
     /// The share that was right when the version was tried, if that is known.
     pub expected: Option<f64>,
     /// The accuracy is below the expected one by more than four standard errors and by a point; it is back within two. None
-    /// before 100 labels are told, and after a restart until it is clear. Labels must be told of a fair sample of all
-    /// answers: those of wrong answers only look like a drop.
+    /// before 100 labels, and after a restart until it is clear. Feedback must be on a fair sample of all answers: feedback
+    /// on wrong answers only looks like a drop.
     pub dropped: Option<bool>,
 }

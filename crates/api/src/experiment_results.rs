@@ -102,7 +102,7 @@ pub struct LatencyQuantiles {
 /// What feedback says of an arm.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ArmFeedbackView {
-    /// Answers whose true label was told, texts that it failed among them.
+    /// Answers with feedback, failed texts included.
     pub labelled: u64,
     /// Those that were right.
     pub correct: u64,

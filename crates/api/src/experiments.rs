@@ -131,7 +131,7 @@ pub struct PowerTargetBody {
 pub struct RolloutBody {
     /// Ever larger parts of the users; after the last the version becomes the active one.
     pub steps: Vec<RolloutStepBody>,
-    /// What must not happen; if it does, the experiment ends, and everybody gets the active version, which the control was.
+    /// Guardrails. If one trips, the experiment ends, and all users get the active version, which is the control.
     pub guards: Option<GuardrailsBody>,
 }
 

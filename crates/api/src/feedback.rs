@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
-/// A part of what was told, in its order. A client may leave entries as they were sent.
+/// A page of feedback, oldest first. A client may leave entries as they were sent.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FeedbackPage<Entry = ExportedFeedback> {
     /// At most 1,000.
     pub feedback: Vec<Entry>,
-    /// For the next part; none after the last.
+    /// `after` of the next page; none on the last page.
     pub next: Option<String>,
 }
 
@@ -37,53 +37,53 @@ pub struct ExportedFeedback {
     pub actual: Vec<String>,
     /// True if these are the same.
     pub correct: bool,
-    /// The text, if it was told.
+    /// The text, if the feedback has it.
     pub text: Option<String>,
-    /// Who told it.
+    /// The caller that sent it.
     pub who: String,
-    /// When it was told (RFC 3339).
+    /// When it came (RFC 3339).
     pub told: String,
 }
 
-/// What became of what was told.
+/// The outcome of a feedback request.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum FeedbackAnswer {
-    /// Of one thing.
+    /// For one item.
     One(FeedbackStatus),
-    /// Of each of a list, in its order.
+    /// For a list of items.
     Many {
-        /// One for each.
+        /// One per item, in its order.
         results: Vec<FeedbackItem>,
     },
 }
 
-/// What became of one thing.
+/// The outcome of one item.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedbackStatus {
-    /// `stored`; `corrected` if something else was told before; `unchanged` if the same was; `waiting` if it is on disk until the database answers.
+    /// `stored`; `corrected` if it replaces another label; `unchanged` if the same label was stored before; `waiting` if it is on disk until the database answers.
     pub outcome: Cow<'static, str>,
 }
 
-/// What became of one thing of a list.
+/// The outcome of one item of a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedbackItem {
-    /// Its place in the request, from 0.
+    /// Its index in the request, from 0.
     pub index: usize,
     /// The outcome, or an error.
     #[serde(flatten)]
     pub result: FeedbackItemOutcome,
 }
 
-/// The outcome of one thing of a list, or why it was not taken.
+/// The outcome of one item of a list, or its error.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum FeedbackItemOutcome {
-    /// It was taken.
+    /// The item is accepted.
     Accepted(FeedbackStatus),
-    /// It was not; the others are not concerned.
+    /// The item is rejected; the others are not.
     Rejected {
-        /// Why.
+        /// The error.
         error: Box<Problem>,
     },
 }

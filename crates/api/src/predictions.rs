@@ -31,7 +31,7 @@ pub struct Prediction {
     /// The experiment that chose the version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub experiment: Option<ArmAttribution>,
-    /// Names this answer when its true label is told later. Good for 30 days.
+    /// Identifies this answer in feedback. Valid for 30 days.
     pub prediction_id: String,
     /// Tokens the model saw, special tokens included; words for a model that takes the text itself.
     pub tokens: usize,

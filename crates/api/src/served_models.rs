@@ -92,7 +92,7 @@ pub struct VersionFacts {
     pub batch_dependent: bool,
     /// True if texts share runs, with others of their request or of other requests.
     pub shares_runs: bool,
-    /// True if its answers are kept for the next who asks the same text.
+    /// True if its answers are cached for equal texts.
     pub cached: bool,
     /// What it takes.
     pub limits: TextLimits,
@@ -103,7 +103,7 @@ pub struct VersionFacts {
 pub struct GpuMeasurementView {
     /// Nodes of its graph that were run, by the provider that ran them.
     pub nodes: BTreeMap<String, usize>,
-    /// Bytes of the GPU that its session and a run took, where the driver tells.
+    /// Bytes of GPU memory that its session and a run took, where the driver reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
     /// Milliseconds of a run of 16 texts of 32 tokens there.

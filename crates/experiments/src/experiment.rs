@@ -106,7 +106,7 @@ impl Experiment {
         Some((step, self.phases.last()?.began.max(self.started?)))
     }
 
-    /// True if it is what became of the other one; one that was made anew under the same name is another.
+    /// True for a later revision of the same experiment. A new experiment of the same name is another one.
     #[must_use]
     pub fn is_newer_revision_of(&self, other: &Self) -> bool {
         self.created == other.created && self.revision > other.revision

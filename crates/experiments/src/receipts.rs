@@ -74,7 +74,7 @@ pub struct Receipt {
     pub text_fingerprint: Option<TextFingerprint>,
 }
 
-/// A keyed hash of a text, as a client sent it. It tells nothing of the text to who has not the key.
+/// A keyed hash of a text, as a client sent it. It reveals nothing of the text without the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextFingerprint([u8; FINGERPRINT_BYTES]);
 

@@ -2,7 +2,6 @@
 
 pub mod wire;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::{iter, mem};
 
@@ -29,7 +28,7 @@ use predictd_api::predictions::{BatchAnswer, BatchItem, ItemOutcome};
 use wire::{BatchForms, BatchRequest};
 
 /// What stands around the results.
-const RESULT_FRAME: JsonFrame = JsonFrame { opening: Cow::Borrowed("{\"results\":["), closing: Cow::Borrowed("]}") };
+const RESULT_FRAME: JsonFrame = JsonFrame { opening: "{\"results\":[", closing: "]}" };
 
 /// Answer many texts.
 ///

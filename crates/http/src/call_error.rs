@@ -3,6 +3,7 @@
 use predictd_inference::{InferenceFailure, RequestPart};
 
 use super::error::{ApiError, Code};
+use super::response_budget::ResponseBudget;
 
 /// Why a request or an item got no answer.
 #[derive(Debug)]
@@ -19,6 +20,14 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// The error for the failure of a whole request, whose response has memory of `budget`.
+    pub fn from_request_failure(failure: InferenceFailure, budget: &ResponseBudget) -> Self {
+        match failure {
+            InferenceFailure::EntityMemoryExceeded => budget.too_large_error().into(),
+            failure => failure.into(),
+        }
+    }
+
     /// The error for the client. `pointer`: the place of a part in the body.
     pub fn into_api_error(self, pointer: impl FnOnce(RequestPart) -> String) -> ApiError {
         match self {
@@ -43,7 +52,6 @@ impl From<InferenceFailure> for CallError {
             InferenceFailure::Unresolved(error) => error.into(),
             InferenceFailure::Refused(error) => error.into(),
             InferenceFailure::Item { error, .. } => error.into(),
-            InferenceFailure::EntityMemoryExceeded => ApiError::at_pointer("", failure.to_string()),
             _ => ApiError::new(Code::Internal, "The text got no answer."),
         })
     }
@@ -51,8 +59,11 @@ impl From<InferenceFailure> for CallError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use predictd_engine::{InferenceError, ItemError};
+    use predictd_metrics::Metrics;
     use predictd_registry::ResolveError;
     use predictd_text::heads::OutputError;
     use predictd_text::policy::PolicyError;
@@ -88,8 +99,10 @@ mod tests {
     /// Experiments store the kind, and clients get it.
     #[test]
     fn inference_failure_kind_is_that_of_the_problem() {
+        let budget = ResponseBudget::new(1 << 20, &Arc::new(Metrics::new().unwrap()));
         for failure in failures() {
-            let code = CallError::from(failure.clone()).into_api_error(|_| "/text".to_owned()).code;
+            let code =
+                CallError::from_request_failure(failure.clone(), &budget).into_api_error(|_| "/text".to_owned()).code;
             assert_eq!(failure.kind(), code.kind(), "{failure:?}");
             let blames_client = code.status().is_client_error() && code != Code::ModelNotFound;
             assert_eq!(failure.is_client_error(), blames_client, "{failure:?}");

@@ -156,23 +156,6 @@ impl Code {
     }
 }
 
-/// How an error is written down: an extension of a response whose dialect has a form of its own.
-#[derive(Debug, Clone, Copy)]
-pub struct ErrorFormat {
-    /// Content type of the body.
-    pub content_type: &'static str,
-    /// The body for the request of this id.
-    pub body: fn(&ApiError, &str) -> serde_json::Result<Vec<u8>>,
-}
-
-impl ErrorFormat {
-    /// A problem (RFC 9457).
-    pub const PROBLEM: Self = Self {
-        content_type: "application/problem+json",
-        body: |error, id| serde_json::to_vec(&error.to_problem(Some(id.to_owned()))),
-    };
-}
-
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
 pub struct ApiError {

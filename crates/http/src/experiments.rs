@@ -147,7 +147,7 @@ pub async fn start(order: ChangeOrder<ExperimentPath, ReasonBody>) -> Experiment
     .await
 }
 
-/// Pause an experiment: everybody gets the active version.
+/// Pause an experiment: all users get the active version.
 #[utoipa::path(post, path = "/admin/experiments/{name}/pause")]
 pub async fn pause(order: ChangeOrder<ExperimentPath, ReasonBody>) -> ExperimentChangeAnswer {
     apply_change(order, "pause", |services, name, _, context| async move {
@@ -156,7 +156,7 @@ pub async fn pause(order: ChangeOrder<ExperimentPath, ReasonBody>) -> Experiment
     .await
 }
 
-/// End an experiment for good: everybody gets the active version.
+/// End an experiment for good: all users get the active version.
 #[utoipa::path(post, path = "/admin/experiments/{name}/end")]
 pub async fn end(order: ChangeOrder<ExperimentPath, ReasonBody>) -> ExperimentChangeAnswer {
     apply_change(order, "end", |services, name, request, context| async move {

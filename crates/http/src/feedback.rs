@@ -24,7 +24,7 @@ use super::state::App;
 use super::validation;
 use crate::settings::RequestLimits;
 
-/// Most things told in one request.
+/// Most items of one request.
 const MAX_ITEMS: usize = 10_000;
 /// Most true labels of one answer.
 const MAX_LABELS: usize = 256;
@@ -34,7 +34,7 @@ const MAX_LABEL_CHARS: usize = 256;
 const MAX_PREDICTION_ID_CHARS: usize = 8_192;
 /// Bytes of one result of a list, in memory and as JSON.
 const RESULT_BYTES: usize = 512;
-/// Most places of a list that are told to be wrong.
+/// Most errors of one answer.
 const MAX_REPORTED_ERRORS: usize = 100;
 
 /// The truth about an earlier answer.
@@ -80,7 +80,7 @@ fn read_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
-/// One thing told, or a list of them.
+/// One item of feedback, or a list of them.
 // Only for the description: what is read is a `FeedbackRequest`, whose errors say more.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = FeedbackRequest)]
@@ -93,7 +93,7 @@ enum FeedbackForms {
     List(GroundTruthList),
 }
 
-/// What is told of several answers.
+/// Feedback on several answers.
 #[derive(Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 10_000)]
 #[expect(dead_code, reason = "only described")]
@@ -135,7 +135,7 @@ impl RequestBody for FeedbackRequest {
             let count = self.truths.len();
             return Err(ApiError::at_pointer(
                 "",
-                format!("there are {count} things told, where 1 to {MAX_ITEMS} are possible"),
+                format!("the request has {count} items; 1 to {MAX_ITEMS} are possible"),
             ));
         }
         let wrong = self.truths.iter().enumerate().filter_map(|(index, truth)| {
@@ -148,9 +148,9 @@ impl RequestBody for FeedbackRequest {
     }
 }
 
-/// Tell the true labels of earlier answers.
+/// Send the true labels of earlier answers.
 ///
-/// Late, in any order, and as often as you like: what is told twice is kept once, and what is told last of an answer counts.
+/// Send them late, in any order and repeatedly: the same label is stored once, and the last label of an answer counts.
 #[utoipa::path(
     post,
     path = "/feedback",

@@ -101,10 +101,8 @@ impl InferenceCall {
         let budget = &self.limits.response_budget;
         let ResponseGrant { reservation, max_entity_bytes } = budget.grant(size, self.deadline).await?;
         let request = RoutedRequest { max_entity_bytes, ..request };
-        let mut response = self.inference.infer(request).await.map_err(|failure| match failure {
-            InferenceFailure::EntityMemoryExceeded => budget.too_large_error().into(),
-            failure => CallError::from(failure),
-        })?;
+        let mut response =
+            self.inference.infer(request).await.map_err(|failure| CallError::from_request_failure(failure, budget))?;
         Ok(((response.summary.take().map(Extension), reservation.map(Extension)), response))
     }
 }

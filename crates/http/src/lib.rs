@@ -15,7 +15,7 @@
 //! - [`client_address`]: the address of the client
 //! - [`json`], [`validation`]: JSON to types, rules for fields
 //! - [`prediction_headers`]: timeout, user id and cache mode of a request; [`process_stall`]: standstills of the process
-//! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with its wire types
+//! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with the types of its request
 //! - [`metrics_server`]: metrics of commands other than the server
 //! - [`drift`]: drift and accuracy of versions, for operators
 //! - [`log_filter`]: the log filter, for operators

@@ -15,7 +15,7 @@ use predictd_platform::clock;
 use predictd_telemetry::spans::RequestSpan;
 
 use super::connection_state::peer_address;
-use super::error::{ApiError, ErrorFormat};
+use super::error::ApiError;
 use super::log_sampler::LogSampler;
 use super::state::{App, TelemetryState};
 use super::trace_context;
@@ -69,7 +69,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     }
     if let Some(error) = error {
         metrics.http.record_error(route, error.code.kind());
-        write_error(&mut response, &error, &tracker.id);
+        write_problem(&mut response, &error, &tracker.id);
     }
     if let Ok(value) = HeaderValue::from_str(&tracker.id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
@@ -191,12 +191,11 @@ pub async fn add_security_headers(request: Request, next: Next) -> Response {
     response
 }
 
-fn write_error(response: &mut Response, error: &ApiError, id: &str) {
-    let format = response.extensions_mut().remove().unwrap_or(ErrorFormat::PROBLEM);
-    match (format.body)(error, id) {
+fn write_problem(response: &mut Response, error: &ApiError, id: &str) {
+    match serde_json::to_vec(&error.to_problem(Some(id.to_owned()))) {
         Ok(json) => {
             *response.body_mut() = Body::from(json);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         }
         Err(error) => tracing::error!(%error, "problem could not be serialized; response sent without body"),
     }
@@ -234,24 +233,5 @@ impl Drop for RequestTracker<'_> {
         if let Some(span) = &mut self.span {
             span.set_attribute("error.type", "cancelled");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn error_with_format_of_dialect_is_written_in_it() {
-        let error = ApiError::at_pointer("/inputs", "this is blank");
-        let mut response = Response::default();
-        response.extensions_mut().insert(ErrorFormat {
-            content_type: "application/json",
-            body: |error, id| serde_json::to_vec(&[error.code.kind(), id]),
-        });
-        write_error(&mut response, &error, "r1");
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
-        let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
-        assert_eq!(body, r#"["invalid-request","r1"]"#);
     }
 }

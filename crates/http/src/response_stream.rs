@@ -1,6 +1,5 @@
 //! Large responses: written in parts, so that no part holds a thread for long and no more than a part is in memory.
 
-use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -23,9 +22,9 @@ const PART_COOP_COST: usize = 16;
 #[derive(Debug)]
 pub struct JsonFrame {
     /// Before the first item, `[` at its end.
-    pub opening: Cow<'static, str>,
+    pub opening: &'static str,
     /// After the last item, `]` at its start.
-    pub closing: Cow<'static, str>,
+    pub closing: &'static str,
 }
 
 /// A list in JSON, whose items are made when they are written.

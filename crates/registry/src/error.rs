@@ -31,7 +31,7 @@ pub enum RegistryError {
     #[error(transparent)]
     Pull(#[from] PullError),
     /// There is no MLflow server to ask.
-    #[error("this server was not told of an MLflow server (--mlflow)")]
+    #[error("no MLflow server is configured (--mlflow)")]
     MlflowNotConfigured,
     /// What is to be changed exists, and the caller names no revision of it.
     #[error("the change names no revision")]
@@ -43,7 +43,7 @@ pub enum RegistryError {
     #[error("This process has no registry")]
     NoRegistry,
     /// Too many others wait.
-    #[error("too many changes wait already")]
+    #[error("too many requests wait already")]
     Busy,
     /// The file of the database cannot be used.
     #[error(transparent)]

@@ -8,7 +8,7 @@
 //! - [`mlflow`]: models that an MLflow server keeps
 //! - [`feedback`]: true labels of earlier answers
 //! - [`registry_state`]: what the records say, in memory; `snapshot`: what of it is served
-//! - [`service`]: the services that change them; [`runtime`]: their thread, `task_queue`: what waits for it
+//! - [`service`]: the services that change them; [`runtime`]: their thread, `task_queue`: bounded queues of tasks on it
 //! - `polling`: what all that polls has in common
 
 pub mod backup;

@@ -117,7 +117,7 @@ impl Registry {
         let start = Instant::now();
         let loaded = loader::load(source, context);
         let seconds = start.elapsed().as_secs_f64();
-        // Logged once it is true: who reads "ready" may ask at once.
+        // Logged after the state is set: a reader of "ready" may send a request at once.
         match loaded.map(Arc::new) {
             Ok(loaded) => {
                 self.set_state(model, version, VersionState::Ready(Arc::clone(&loaded)));

@@ -45,8 +45,8 @@ impl TaskQueue {
 
     /// Waits for the end of all tasks. The queue takes no more from now on.
     pub(crate) async fn drain(&self) {
-        // While this waits, no other task gets a permit.
-        self.permits.acquire_many(MAX_PENDING_TASKS).await.ok();
+        // From here on, no other task gets a permit.
+        let _all_permits = self.permits.acquire_many(MAX_PENDING_TASKS).await;
         self.permits.close();
     }
 }

@@ -1,4 +1,4 @@
-//! The wire types of `POST /batch_predict`.
+//! The request of `POST /batch_predict`.
 
 use predictd_inference::arm_route::ModelSelector;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! `GET /admin/feedback`: all that was told of earlier answers.
+//! `GET /admin/feedback`: all feedback, page by page.
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use serde::Deserialize;
 use crate::error::ApiError;
 use crate::registry::wire::format_millis;
 
-/// Most that is handed out at a time.
+/// Most of one page.
 const PAGE_LIMITS: FeedbackPageLimit = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: 1 << 20 };
 
-/// Which part of what was told is asked for.
+/// The page that a client asks for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportQuery {
     /// Of this model only.
     pub model: Option<String>,
-    /// What was told after this: `next` of the part before.
+    /// Feedback after this: `next` of the page before.
     pub after: Option<String>,
 }
 
-/// All that was told of earlier answers, part by part.
+/// All feedback, page by page.
 #[utoipa::path(get, path = "/admin/feedback")]
 pub async fn export(
     State(feedback): State<Arc<FeedbackService>>,

@@ -9,7 +9,7 @@ pub struct ChangeRequest<'a> {
     pub target: &'a str,
     /// The revision that the change was decided on; none: any.
     pub expected_revision: Option<i64>,
-    /// The writer's Idempotency-Key, and what tells its request from others.
+    /// The Idempotency-Key, and the fingerprint of its request.
     pub idempotency_key: Option<(&'a str, &'a str)>,
     /// It is refused if it would take a version from an experiment.
     pub protects_experiments: bool,

@@ -105,7 +105,7 @@ pub(super) async fn ensure_unused(
 pub struct ExperimentTables<'a>(pub &'a Database);
 
 impl ExperimentTables<'_> {
-    /// Changes an experiment, or refuses to, or tells that the same was asked before. `change.model` is the experiment's
+    /// Changes an experiment, refuses to, or returns the first answer to a repeated request. `change.model` is the experiment's
     /// name here.
     ///
     /// # Errors
@@ -127,8 +127,8 @@ impl ExperimentTables<'_> {
             .await
     }
 
-    /// Keeps what a process has counted of a phase in place of what it had counted before. False if it is not there any
-    /// more: it was put together with others, and what is counted from here on must begin anew.
+    /// Replaces the stored counters of a process and a phase. False if they are gone: they were merged with others, and the
+    /// process must count from zero.
     ///
     /// # Errors
     /// If the database does not answer, or not well.

@@ -55,8 +55,8 @@ impl FeedbackTable<'_> {
             .map_err(|error| self.0.file_health.record_change_damage(error))
     }
 
-    /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
-    /// are, and how many of them were right.
+    /// Counts the last labelled answers of a version, at most `most` and made after `oldest`: all of them, and the correct
+    /// ones.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -74,8 +74,7 @@ impl FeedbackTable<'_> {
         Ok((count_from(answers), count_from(correct)))
     }
 
-    /// What was told, in the order it was told, after this place: a time and an id. At most as much as `page` holds; true
-    /// if there may be more.
+    /// Feedback after this position, a time and an id, oldest first. At most one `page`; true if there may be more.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -160,7 +159,7 @@ struct Row<'a> {
     actual: String,
     caller: String,
     reported_at: i64,
-    /// What was told last, and the text that was, where either is new.
+    /// The newest feedback and its text, where either is new.
     update: Option<(&'a FeedbackRecord, Option<&'a str>)>,
 }
 

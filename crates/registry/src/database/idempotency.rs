@@ -20,7 +20,16 @@ pub(crate) async fn find_first_outcome<T, A: DeserializeOwned>(
     database: &Database,
     key: (&str, &str),
 ) -> Result<Option<ChangeOutcome<T, A>>, ChangeError> {
-    database.query(async { find_repeated(&mut *database.pool.acquire().await?, Some(key)).await }).await
+    let found = database.query(async {
+        let mut connection = database.pool.acquire().await?;
+        let found = find_repeated(&mut connection, Some(key)).await?;
+        if found.is_some() {
+            // The answer is in the log that a change wrote: an unlinked log is refused, as after a write.
+            database.check_after_write()?;
+        }
+        Ok(found)
+    });
+    found.await.map_err(|error| database.file_health.record_change_damage(error))
 }
 
 /// As [`find_first_outcome`], in a transaction; nothing also if there is no key.

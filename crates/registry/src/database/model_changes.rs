@@ -7,7 +7,7 @@ use super::transactions::{GuardedConnection, record_change};
 use super::{experiments, rows};
 use crate::record::{ModelRecord, ModelSummary, RecordError};
 
-/// Changes a model, or refuses to, or tells that the same was asked before.
+/// Changes a model, refuses to, or returns the first answer to a repeated request.
 ///
 /// # Errors
 /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].

@@ -17,7 +17,7 @@ pub struct DeletionCounts {
     pub has_more: bool,
 }
 
-/// Deletes what was told before this time, in microseconds since 1970: of at most so many answers.
+/// Deletes feedback before this time, in microseconds since 1970: of at most so many answers.
 ///
 /// SQLite overwrites it in its file. Its write-ahead log still holds it until [`truncate_wal`].
 ///
@@ -55,7 +55,7 @@ pub async fn delete_feedback(database: &Database, before: i64, most: u32) -> Res
 }
 
 /// Moves the write-ahead log of SQLite into the file and cuts it to no length, so that nothing deleted is in it. False
-/// if another connection is in the way: it is to be asked again. PostgreSQL needs no such thing.
+/// if another connection is in the way: call it again then. PostgreSQL needs no such thing.
 ///
 /// # Errors
 /// If the database does not answer, or not well.
@@ -66,7 +66,7 @@ pub async fn truncate_wal(database: &Database) -> Result<bool, ChangeError> {
     }
     with_timeout(CHANGE_TIMEOUT, async {
         let mut acquired = GuardedConnection::acquire(database).await?;
-        // Its first column says whether somebody was in the way.
+        // The first column is 1 if another connection is in the way.
         let is_blocked: i64 =
             sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *acquired.connection).await?;
         acquired.is_clean = true;

@@ -83,10 +83,10 @@ impl Drop for GuardedConnection {
     }
 }
 
-/// What becomes of a change, before its transaction ends.
+/// The outcome of a change before its transaction ends.
 pub(super) type Decision<T, A> = Result<ChangeOutcome<T, A>, ChangeError>;
 
-/// Adds a change of a model to the history, and stores the answer to its request.
+/// Adds a change to the history, and stores the answer to its request.
 pub(super) async fn record_change(
     transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,

@@ -1,4 +1,4 @@
-//! Feedback on the registry's thread, in a queue of its own: changes of models do not hold it up, nor it them.
+//! Feedback on the registry's thread, with a queue of its own: changes of models and feedback do not delay each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct FeedbackRuntime {
 }
 
 impl FeedbackRuntime {
-    /// Starts on `runtime`, which must outlast this: drains the spool, and deletes feedback older than `retention`.
+    /// Starts on `runtime`, without which tasks fail: drains the spool, and deletes feedback older than `retention`.
     #[must_use]
     pub fn start(store: Arc<FeedbackStore>, retention: Option<Duration>, runtime: Handle) -> Self {
         let stop = CancellationToken::new();
@@ -66,7 +66,7 @@ impl FeedbackRuntime {
         self.tasks.run(async move { Ok(store.list(model.as_deref(), (reported_at, &id), page).await?) }).await
     }
 
-    /// Ends the loops, waits for what was begun, and takes no more.
+    /// Cancels the loops, waits for the tasks under way, and takes no more. Closing the pool waits for the loops' last transactions.
     pub async fn drain(&self) {
         self.stop.cancel();
         self.tasks.drain().await;

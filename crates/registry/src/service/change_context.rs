@@ -1,17 +1,17 @@
-//! Who asks for a change, and on what grounds.
+//! The actor of a change, and its preconditions.
 
 use crate::database::{AuditDetails, ChangeRequest};
 
-/// Who changes something, why, and on what grounds.
+/// The actor of a change, its reason and its preconditions.
 #[derive(Debug, Clone, Default)]
 pub struct ChangeContext {
-    /// Who.
+    /// The actor.
     pub actor: String,
-    /// Why, in their words.
+    /// The actor's reason.
     pub reason: Option<String>,
-    /// The revision of the model that they saw.
+    /// The revision of the model that the actor saw.
     pub expected_revision: Option<i64>,
-    /// Their Idempotency-Key, and what tells the request from others.
+    /// The Idempotency-Key, and the fingerprint of its request.
     pub idempotency_key: Option<(String, String)>,
 }
 

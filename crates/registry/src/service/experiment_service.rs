@@ -191,7 +191,7 @@ impl ExperimentService {
                     return Ok(ExperimentWriteAction::Delete);
                 }
                 conflict(format!(
-                    "its name is kept until {NAME_RESERVATION_DAYS} days after its end: answers of its arms are still told of"
+                    "its name is reserved until {NAME_RESERVATION_DAYS} days after its end: feedback on its arms may still come"
                 ))
             })
             .await
