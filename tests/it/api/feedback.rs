@@ -206,7 +206,7 @@ fn feedback_invalid_item_is_refused_with_pointer() {
     let many: Vec<Value> = (0..10_001).map(|_| json!({ "prediction_id": "x", "actual": "a" })).collect();
     let answer = post_feedback(&daemon, &json!(many));
     assert_eq!(answer.status, 422);
-    assert!(answer.body.contains("10001 things told, where 1 to 10000"), "{answer:?}");
+    assert!(answer.body.contains("the request has 10001 items; 1 to 10000 are possible"), "{answer:?}");
     assert!(stored_feedback(&daemon).is_empty());
     for query in ["after=x", "after=1", "colour=red"] {
         assert_eq!(
