@@ -73,19 +73,6 @@ impl CpuPermits {
         CpuPermit { permits: self, ticket }
     }
 
-    /// A permit, if no thread has one or waits for one.
-    pub(super) fn try_acquire_idle(&self) -> Option<CpuPermit<'_>> {
-        let mut state = self.state.lock();
-        let ticket = state.next_ticket;
-        if state.available < self.capacity || state.serving_ticket != ticket {
-            return None;
-        }
-        state.next_ticket += 1;
-        state.serving_ticket += 1;
-        state.available -= 1;
-        Some(CpuPermit { permits: self, ticket })
-    }
-
     /// For how long all permits are taken, seen by the model of this load; nothing if one is free.
     ///
     /// What is stuck will go on for as long as it has. A model that is stuck itself sees no time at all: more of its

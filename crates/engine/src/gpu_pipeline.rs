@@ -15,11 +15,10 @@ use parking_lot::Mutex;
 use predictd_text::pipeline::Batch;
 use predictd_text::tokenizer::Tokenizer;
 
-use super::backend::{BackendError, Session};
+use super::backend::{BackendError, Scores, Session};
 use super::gpu_health::GpuFailureDetector;
 use super::gpu_permits::GpuPermits;
 use super::model_runner::ModelRunner;
-use super::shared_session::SharedSession;
 
 /// Threads of a model for each GPU: one runs, one prepares, one answers.
 const THREADS_PER_GPU: usize = 3;
@@ -35,6 +34,20 @@ const HANDOFF_GRACE: Duration = Duration::from_millis(1);
 const SAMPLE_TOKENS: usize = 16;
 /// Time of a run of the sample.
 const SAMPLE_RUN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A session that several threads use, one at a time. A thread with the permit finds it free.
+#[derive(Clone)]
+struct SharedSession(Arc<Mutex<Box<dyn Session>>>);
+
+impl Session for SharedSession {
+    fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, BackendError> {
+        self.0.lock().run(batch, deadline)
+    }
+
+    fn runs_on_caller_thread(&self) -> bool {
+        self.0.lock().runs_on_caller_thread()
+    }
+}
 
 /// Starts a model's threads for each GPU, with a session there. They end when the queue is closed and empty. Each runs a
 /// sample before anything else: libraries of GPUs prepare a thread at its first run, which takes long.
@@ -54,7 +67,7 @@ pub fn spawn(
         let group = Arc::new(GpuWorkerGroup {
             gpu_index,
             permits: Arc::clone(permits),
-            session: SharedSession::new(session),
+            session: SharedSession(Arc::new(Mutex::new(session))),
             prepare_lock: Mutex::default(),
             sample_batch: sample_batch.clone(),
         });
@@ -73,7 +86,6 @@ struct GpuWorkerGroup {
     /// Which of the model's GPUs it is.
     gpu_index: usize,
     permits: Arc<GpuPermits>,
-    /// A thread with the permit finds it free.
     session: SharedSession,
     /// The thread that holds it waits for texts, and for a permit to run them: one thread at a time, so that a model has
     /// one place among the others that wait for this GPU.

@@ -14,7 +14,7 @@
 //! - [`execution_group`]: what the models share that run in one place
 //! - [`wait_estimator`]: how long a text would wait
 //! - [`model_runner`]: runs a model's texts; [`worker`]: a thread that does so with a session of its own
-//! - [`session_recycler`]: replaces a worker's session; `shared_session`: a session of several threads
+//! - [`session_recycler`]: replaces a worker's session
 //! - [`gpu_pipeline`]: the threads of a GPU, of which one prepares while another runs; [`gpu_health`]: a GPU that fails for good
 //! - [`cache`]: earlier answers, and texts that several clients wait for; [`item_output`]: one answer
 //! - [`cache_lookup`]: a request's texts against the cache
@@ -50,7 +50,6 @@ pub mod queue;
 pub mod scheduler;
 pub mod scheduler_config;
 pub mod session_recycler;
-mod shared_session;
 pub mod timings;
 pub mod tokenization;
 pub mod trial_session;

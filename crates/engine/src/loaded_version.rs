@@ -1,7 +1,7 @@
 //! One served model version, and how it answers.
 //!
-//! An item runs in one of three ways: inline on its caller's thread, where the model is cheap or nothing else runs; on a
-//! worker of the cores, out of the queue (the express worker passes by those in front); or in the pipeline of a GPU.
+//! An item runs in one of three ways: inline on its caller's thread, where the model is cheap; on a worker of the cores,
+//! out of the queue (the express worker passes by those in front); or in the pipeline of a GPU.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use predictd_text::input::Input;
 use predictd_text::pipeline::Pipeline;
 use rayon::ThreadPool;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::backend::Session;
@@ -19,12 +18,10 @@ use super::cache::FlightLeader;
 use super::cancel_guard::CancelGuard;
 use super::drift_monitor::DriftMonitor;
 use super::error::InferenceError;
-use super::group_permits::GroupPermits;
 use super::item_output::{ItemOutput, ItemResult};
 use super::model_runner::ModelRunner;
 use super::placement_result::Placement;
 use super::queue::InferenceRequest;
-use super::shared_session::SharedSession;
 use super::timings::Timings;
 use super::tokenization::{
     create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue, tokenize_in_chunks,
@@ -37,8 +34,6 @@ const MAX_INLINE_RUN_BYTES: usize = 1 << 10;
 const MAX_INLINE_ITEMS: usize = 4;
 /// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
 const INLINE_RUN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest predicted run of a lone text on its caller's thread.
-const MAX_IDLE_RUN_TIME: Duration = Duration::from_millis(5);
 /// A run that held an async thread for so long was not cheap, whatever the others were.
 const SLOW_INLINE_RUN_TIME: Duration = Duration::from_millis(100);
 /// How long a cheap model's texts queue after such a run.
@@ -70,8 +65,6 @@ pub struct LoadedVersion {
     pub(super) inline_tokenize_bytes: usize,
     /// Sessions for runs on the caller's thread; none unless the model is cheap.
     pub(super) inline_sessions: Vec<Mutex<Box<dyn Session>>>,
-    /// The express worker's session, which also runs a lone text on its caller's thread while nothing else runs.
-    pub(super) express_session: Option<SharedSession>,
     /// Until when texts queue nevertheless, because one of them was not cheap.
     pub(super) inline_cooldown_until: Mutex<Option<Instant>>,
     pub(super) workers: Vec<JoinHandle<()>>,
@@ -87,11 +80,8 @@ impl LoadedVersion {
     /// True if short texts are answered on the caller's thread.
     #[must_use]
     pub fn can_run_inline(&self) -> bool {
-        !self.inline_sessions.is_empty() && !self.has_inline_cooldown()
-    }
-
-    fn has_inline_cooldown(&self) -> bool {
-        self.inline_cooldown_until.lock().is_some_and(|cooldown_end| Instant::now() < cooldown_end)
+        !self.inline_sessions.is_empty()
+            && self.inline_cooldown_until.lock().is_none_or(|cooldown_end| Instant::now() >= cooldown_end)
     }
 
     /// Labels, head and tokenizer.
@@ -131,16 +121,11 @@ impl LoadedVersion {
             && self.can_run_inline()
             && let Some(mut session) = self.inline_sessions.iter().find_map(Mutex::try_lock)
         {
-            let deadline = deadline.min(Instant::now() + INLINE_RUN_TIMEOUT);
             return Ok(inputs
                 .into_iter()
                 .map(|(input, leader)| self.answer_inline(session.as_mut(), input, leader, deadline))
                 .collect());
         }
-        let inputs = match self.try_answer_idle(inputs, deadline) {
-            Ok(result) => return Ok(vec![result]),
-            Err(inputs) => inputs,
-        };
         // Counted from here on: what comes while these texts are still being read must wait for them.
         let work = inputs.iter().map(|(input, _)| estimate_run_time(&self.runner, input)).sum();
         let load_guard = self.runner.model_load.reserve(work, inputs.len());
@@ -164,35 +149,7 @@ impl LoadedVersion {
         Ok(outputs)
     }
 
-    /// Answers a lone short text on this thread while nothing else runs: no other thread need wake for it. Gives the texts
-    /// back otherwise.
-    fn try_answer_idle(
-        &self,
-        mut inputs: Vec<(Input, Option<FlightLeader>)>,
-        deadline: Instant,
-    ) -> Result<ItemResult, Vec<(Input, Option<FlightLeader>)>> {
-        let max_bytes = self.inline_tokenize_bytes.min(MAX_INLINE_RUN_BYTES);
-        if let [(input, _)] = &inputs[..]
-            && input.byte_len() <= max_bytes
-            && let estimate = estimate_run_time(&self.runner, input)
-            && estimate <= MAX_IDLE_RUN_TIME
-            && !self.has_inline_cooldown()
-            && can_block_in_place()
-            && let GroupPermits::Cpu(permits) = &self.runner.permits
-            && let Some(SharedSession(session)) = &self.express_session
-            && let Some(permit) = permits.try_acquire_idle()
-            && let Some(mut session) = session.try_lock()
-            && let Some((input, leader)) = inputs.pop()
-        {
-            let _load_guard = self.runner.model_load.reserve(estimate, 1);
-            permit.mark_started(self.runner.load_id, estimate);
-            // Another thread takes over the connections of this one for these milliseconds.
-            return Ok(tokio::task::block_in_place(|| self.answer_inline(session.as_mut(), input, leader, deadline)));
-        }
-        Err(inputs)
-    }
-
-    /// Answers a text on this thread, and the requests that wait for it.
+    /// Answers a text of a cheap model on this thread, and the requests that wait for it.
     fn answer_inline(
         &self,
         session: &mut dyn Session,
@@ -212,7 +169,7 @@ impl LoadedVersion {
         let start = Instant::now();
         let encoded = tokenize(&self.runner, input)?;
         let tokenized_at = Instant::now();
-        let prediction = self.runner.run_item(session, &encoded, deadline);
+        let prediction = self.runner.run_item(session, &encoded, deadline.min(tokenized_at + INLINE_RUN_TIMEOUT));
         if tokenized_at.elapsed() >= SLOW_INLINE_RUN_TIME {
             *self.inline_cooldown_until.lock() = Some(Instant::now() + INLINE_COOLDOWN);
             tracing::warn!(
@@ -240,11 +197,6 @@ impl LoadedVersion {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-/// True on a runtime that has another thread for what waits for this one.
-fn can_block_in_place() -> bool {
-    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 impl Drop for LoadedVersion {

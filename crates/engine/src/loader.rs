@@ -27,7 +27,6 @@ use super::queue::Queue;
 use super::scheduler::BatchingStrategy;
 use super::scheduler_config::SchedulerConfig;
 use super::session_recycler::SessionRecycler;
-use super::shared_session::SharedSession;
 use super::trial_session::TrialSession;
 use super::worker;
 use checks::{check_golden, check_max_length, run_load_checks, warm_up, warm_up_error};
@@ -104,7 +103,7 @@ impl Loader<'_> {
         let inline_sessions = if runs_inline { self.open_sessions(graph.as_mut())? } else { Vec::new() };
         let express_session = self.open_express_session(graph.as_mut(), &runner, &manifest)?;
         let recycler = SessionRecycler::new(graph, self.group.runs_per_session);
-        let workers = self.spawn_workers(&runner, sessions, express_session.clone(), recycler.as_ref());
+        let workers = self.spawn_workers(&runner, sessions, express_session, recycler.as_ref());
         if workers.is_err() {
             runner.queue.close();
         }
@@ -123,7 +122,6 @@ impl Loader<'_> {
             tokenizer_pool: Arc::clone(&self.context.tokenizer_pool),
             inline_tokenize_bytes: checked.inline_tokenize_bytes,
             inline_sessions: inline_sessions.into_iter().map(Mutex::new).collect(),
-            express_session,
             inline_cooldown_until: Mutex::default(),
             workers: workers?,
         })
@@ -224,7 +222,7 @@ impl Loader<'_> {
         graph: &mut dyn Graph,
         runner: &ModelRunner,
         manifest: &Manifest,
-    ) -> Result<Option<SharedSession>, ManifestError> {
+    ) -> Result<Option<Box<dyn Session>>, ManifestError> {
         if self.group.scheduler_config.strategy != BatchingStrategy::Window || self.group.gpu.is_some() {
             return Ok(None);
         }
@@ -232,7 +230,7 @@ impl Loader<'_> {
         let run_timeout = self.context.check_run_timeout;
         let mut trial = TrialSession { pipeline: &runner.pipeline, session: session.as_mut(), run_timeout };
         warm_up(&mut trial).map_err(|reason| warm_up_error(manifest, reason))?;
-        Ok(Some(SharedSession::new(session)))
+        Ok(Some(session))
     }
 
     /// The threads that run a model's texts: one for each session on the cores and the express worker, several on a GPU.
@@ -240,7 +238,7 @@ impl Loader<'_> {
         &self,
         runner: &Arc<ModelRunner>,
         sessions: Vec<Box<dyn Session>>,
-        express_session: Option<SharedSession>,
+        express_session: Option<Box<dyn Session>>,
         recycler: Option<&SessionRecycler>,
     ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
         let workers: std::io::Result<_> = match &self.group.permits {

@@ -8,7 +8,6 @@ use super::backend::Session;
 use super::cpu_permits::CpuPermits;
 use super::model_runner::ModelRunner;
 use super::session_recycler::SessionRecycler;
-use super::shared_session::SharedSession;
 
 /// Starts a worker thread. It ends when the queue is closed and empty.
 ///
@@ -47,16 +46,16 @@ pub fn spawn(
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub(super) fn spawn_express_worker(
+pub fn spawn_express_worker(
     runner: Arc<ModelRunner>,
     permits: Arc<CpuPermits>,
-    mut session: SharedSession,
+    mut session: Box<dyn Session>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
         while runner.queue.wait_for_express_item(|| permits.busy_for(runner.load_id)) {
             let express_lock = permits.lock_express();
             let dispatched = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
-            runner.run_and_reply(&mut session, runner.prepare_batch(dispatched), express_lock);
+            runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), express_lock);
         }
     })
 }

@@ -87,19 +87,6 @@ fn busy_for_is_remaining_time_of_shortest_run() {
 }
 
 #[test]
-fn try_acquire_idle_succeeds_only_on_idle_pool() {
-    let permits = CpuPermits::new(2);
-    let permit = permits.try_acquire_idle().unwrap();
-    assert!(permits.try_acquire_idle().is_none());
-    assert_eq!(permits.available(), 1);
-    let other = permits.acquire(|| {});
-    drop(permit);
-    assert!(permits.try_acquire_idle().is_none());
-    drop(other);
-    assert!(permits.try_acquire_idle().is_some());
-}
-
-#[test]
 fn busy_for_with_own_overdue_run_is_zero() {
     let permits = CpuPermits::new(1);
     let permit = permits.acquire(|| {});
