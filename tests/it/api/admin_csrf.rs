@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::raw_client::{RawClient, RawResponse};
 use crate::support::test_server::{TestServer, cheap_models};
 
-/// Every route of the admin listener below /admin, with names that nobody has. Their list is the router's own.
+/// Every route of the admin listener below /admin, with names that do not exist. The list is the router's own.
 fn admin_targets(server: &TestServer) -> Vec<(&'static str, String)> {
     let listed = serde_json::to_value(admin_routes(&server.app).description()).unwrap();
     let mut routes = Vec::new();

@@ -13,7 +13,7 @@ use predictd::api::predictions::{BatchAnswer, OneOrMany, Prediction};
 use predictd::api::problem::Problem;
 use serde_json::{Value, json};
 
-use crate::support::answers::{answered, kind, label};
+use crate::support::answers::{item_answer, kind, label};
 use crate::support::daemon::{Daemon, predictd, serve_command};
 use crate::support::daemon_requests::{post, post_ok, stored_feedback};
 use crate::support::model_builder::ModelBuilder;
@@ -138,7 +138,7 @@ fn feedback_list_each_item_has_its_outcome() {
     }
 }
 
-/// What is kept of an answer to this request after that was told.
+/// The stored feedback on an answer to this request.
 fn stored_after_feedback(daemon: &Daemon, asked: &Value, actual: &Value) -> ExportedFeedback {
     let answer: Prediction = post_ok(daemon.address, "/predict", asked);
     let outcome = feedback_outcome(daemon, &json!({ "prediction_id": answer.prediction_id, "actual": actual }));
@@ -232,7 +232,9 @@ fn feedback_export_keeps_order_in_csv_and_json() {
             .results
             .iter()
             .zip(&texts)
-            .map(|(item, text)| json!({ "prediction_id": answered(item).prediction_id, "actual": "b", "text": text }))
+            .map(
+                |(item, text)| json!({ "prediction_id": item_answer(item).prediction_id, "actual": "b", "text": text }),
+            )
             .collect();
         let told = list_outcomes(&post_feedback(&daemon, &json!(truth)));
         assert!(told.iter().all(|item| accepted(item) == "stored"), "{told:?}");

@@ -4,9 +4,10 @@ use predictd::api::experiments::{ExperimentDesignBody, ExperimentView, Guardrail
 use serde_json::{Value, json};
 
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::get_ok;
 use crate::support::experiment_scene::{
-    ExperimentScene, MODEL, create_and_start, fetch_experiment, fetch_history, predict_as_user, second_model,
-    second_model_failing_on_hello, version_arm,
+    ExperimentScene, MODEL, create_and_start, experiment_path, fetch_experiment, fetch_history, predict_as_user,
+    second_model, second_model_failing_on_hello, send_change_ok, version_arm,
 };
 use crate::support::models_command::{change_model, recorded_active_version};
 use crate::support::raw_client::{RawClient, request};
@@ -47,6 +48,26 @@ fn predict_until(daemon: &Daemon, text: &str, what: &str, holds: impl Fn(&Experi
         holds(&fetch_experiment(daemon, "new-one"))
     });
     fetch_experiment(daemon, "new-one")
+}
+
+#[test]
+fn rollout_guards_left_out_are_the_defaults() {
+    let scene = ExperimentScene::new();
+    let daemon = scene.start();
+    let design = |rollout: &Value| {
+        let arms = json!([{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }]);
+        json!({ "on": MODEL, "arms": arms, "rollout": rollout })
+    };
+    let steps = json!([{ "weight": 5 }, { "weight": 100 }]);
+    for (name, rollout, errors) in [
+        ("unguarded", json!({ "steps": steps }), 0.01),
+        ("guarded", json!({ "steps": steps, "guards": { "errors": 0.05 } }), 0.05),
+    ] {
+        send_change_ok(&daemon, "PUT", name, "", &design(&rollout));
+        let found: Value = get_ok(daemon.admin, &experiment_path(name));
+        let guards = json!({ "errors": errors, "p99": 2.0, "accuracy": 0.0 });
+        assert_eq!(found["design"]["rollout"]["guards"], guards, "{found}");
+    }
 }
 
 #[test]

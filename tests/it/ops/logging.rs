@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, exchange, predictd, run_to_exit};
 use crate::support::raw_client::{RawClient, metric, request};
-use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models};
+use crate::support::test_server::{CHEAP_MODEL, cheap_models, question_body};
 use crate::support::waiting::block_until;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -35,7 +35,7 @@ fn json_lines(log: &str) -> Vec<Value> {
 fn access_log_one_line_per_request_without_text() {
     let (mut daemon, _directories) = start_daemon(&["--summary-interval", "0s"]);
     let traced = format!("X-Request-Id: mine\r\nTraceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01\r\n");
-    assert_eq!(send(&daemon, "POST", "/predict", &traced, &json!({ "text": QUESTION }).to_string()), 200);
+    assert_eq!(send(&daemon, "POST", "/predict", &traced, &question_body()), 200);
     let line = daemon.wait_for_log("request completed");
     let expected = [
         "timestamp",
@@ -90,13 +90,7 @@ fn access_log_one_line_per_request_without_text() {
         &format!("ff-{TRACE_ID}-00f067aa0ba902b7-01"),
         &TRACE_ID.to_uppercase(),
     ] {
-        send(
-            &daemon,
-            "POST",
-            "/predict",
-            &format!("Traceparent: {wrong}\r\n"),
-            &json!({ "text": QUESTION }).to_string(),
-        );
+        send(&daemon, "POST", "/predict", &format!("Traceparent: {wrong}\r\n"), &question_body());
         assert_eq!(daemon.wait_for_log("request completed").get("trace_id"), None, "{wrong}");
     }
     daemon.signal("TERM");
@@ -154,7 +148,7 @@ fn log_filter_changes_at_runtime() {
     assert_eq!(now(), r#"{"filter":"info"}"#);
     assert_eq!(change("warn").0, 200);
     daemon.wait_for_log("log filter changed");
-    send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    send(&daemon, "POST", "/predict", "", &question_body());
     assert_eq!(change("info").0, 200);
     let line = daemon.wait_for_log("log filter changed");
     assert_eq!(
@@ -162,7 +156,7 @@ fn log_filter_changes_at_runtime() {
         (&json!("warn"), &json!("info"), &json!("127.0.0.1"))
     );
     assert!(!daemon.log().contains("\"/predict\""), "{}", daemon.log());
-    send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    send(&daemon, "POST", "/predict", "", &question_body());
     daemon.wait_for_log("request completed");
     for wrong in ["", "predictd=loud", &"x".repeat(600)] {
         let (status, answer) = change(wrong);
@@ -266,7 +260,7 @@ fn log_blocked_writer_drops_and_counts_lines() {
             assert_eq!(wire.request(request("GET", "/livez", "", "")).status, 200);
         }
     }
-    // Nobody reads the last lines either, and a second signal ends it at once: it ends all the same.
+    // The last lines find no reader either. A second signal still ends the server at once.
     for _ in 0..2 {
         crate::support::daemon::send_signal(child.id(), "TERM");
     }
@@ -320,6 +314,6 @@ fn log_filter_change_is_audited_and_validated() {
 #[test]
 fn log_failed_writes_are_counted() {
     let (daemon, _directories) = start_daemon(&["--log-file", "/dev/full"]);
-    send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    send(&daemon, "POST", "/predict", "", &question_body());
     block_until("the loss is seen", || metric(daemon.admin, "predictd_log_lines_dropped_total") > 0);
 }

@@ -1,10 +1,11 @@
-//! What nobody may read: secrets and texts, planted wherever a client or an operator can put
+//! Secrets and texts that must not be shown, planted wherever a client or an operator can put
 //! them, are looked for in everything the server shows.
 
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, predictd, serve_command};
+use crate::support::daemon_requests::scrape_metrics;
 use crate::support::raw_client::{RawClient, get, request};
 use crate::support::test_server::{CHEAP_MODEL, cheap_models};
 
@@ -140,7 +141,7 @@ fn secrets_private_key_is_never_shown() {
         wire.send(bytes);
         wire.read_to_close();
     }
-    let metrics = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+    let metrics = scrape_metrics(&daemon);
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert!(status.success());

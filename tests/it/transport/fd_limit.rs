@@ -3,12 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::support::answers::label;
 use crate::support::daemon::{Daemon, PREDICTD_PATH, serve_command};
 use crate::support::raw_client::{RawClient, get, request};
-use crate::support::test_server::{QUESTION, cheap_models};
+use crate::support::test_server::{cheap_models, question_body};
 
 /// Seconds of processor time that a process has used.
 fn cpu_seconds(process: u32) -> f64 {
@@ -53,7 +51,7 @@ fn fd_limit_low_serves_a_hundred_clients() {
     }
     assert!(!daemon.log().contains("connection accept failed"), "{}", daemon.log());
     drop(clients);
-    let question = request("POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    let question = request("POST", "/predict", "", &question_body());
     for _ in 0..20 {
         assert_eq!(label(&RawClient::connect(daemon.address).request(&question).json()), "card_arrival");
     }

@@ -1,4 +1,4 @@
-//! What lies in the models directory and is no model stops nothing, and is told once.
+//! Files in the models directory that are no models: they stop nothing, and the log names each once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

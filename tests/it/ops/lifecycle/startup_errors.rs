@@ -1,4 +1,4 @@
-//! Starts that cannot succeed: a code, one clear line, and no socket that anybody could have met.
+//! Starts that cannot succeed: a code, one clear line, and no socket that was open meanwhile.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -70,7 +70,7 @@ fn startup_port_in_use_exits_1() {
     let start = FailingStart::new();
     let address = start.occupied_port.local_addr().unwrap();
     for (option, other) in [("--listen", "--admin-listen"), ("--admin-listen", "--listen")] {
-        // A port of its own that nobody has.
+        // A free port for the other listener.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let (code, said) = start.run_to_exit(&[option, &address.to_string(), other, &free]);
         assert_eq!(code, 1, "{said}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{MODEL, Scene, post_feedback, post_registry_change, stored_feedback_ids};
+use super::{MODEL, Scene, post_registry_change, predict_and_post_feedback, stored_feedback_ids};
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
 use crate::support::daemon_requests::{answering_version, post, registry_state};
 use crate::support::models_command::change_model;
@@ -58,7 +58,7 @@ fn prepared_data_directory(scene: &Scene) -> (std::path::PathBuf, Vec<String>) {
     let daemon = scene.start(&[]);
     scene.register_and_activate_second(&daemon);
     for _ in 0..40 {
-        assert_eq!(post_feedback(&daemon).status, 200);
+        assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     }
     let told = stored_feedback_ids(&daemon);
     let backup = scene.root.path().join("backup.db");
@@ -77,7 +77,7 @@ fn assert_changes_refused(daemon: &Daemon, damage: &str) {
         "{damage}"
     );
     assert_eq!(RawClient::connect(daemon.address).request(get("/readyz")).status, 200, "{damage}");
-    for refused in [post_feedback(daemon), post_registry_change(daemon)] {
+    for refused in [predict_and_post_feedback(daemon), post_registry_change(daemon)] {
         assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "registry-unavailable"), "{damage}");
         assert!(refused.body.contains("database is damaged"), "{damage}: {refused:?}");
         assert!(refused.body.contains("predictd database restore"), "{damage}: {refused:?}");
@@ -113,7 +113,10 @@ fn damaged_database_serves_last_known_state() {
             (registry_state(&daemon), stored_feedback_ids(&daemon), answering_version(&daemon).as_str()),
             ("current".to_owned(), told, "2")
         );
-        assert_eq!((metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), post_feedback(&daemon).status), (0, 200));
+        assert_eq!(
+            (metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), predict_and_post_feedback(&daemon).status),
+            (0, 200)
+        );
         change_model(&daemon, &["activate", MODEL, "1"]);
         daemon.stop();
     }
@@ -158,7 +161,9 @@ fn damaged_database_found_while_running_is_reported() {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[DATABASE_PAGE_BYTES..].fill(0x5a);
     std::fs::write(&file, bytes).unwrap();
-    block_until("it is noticed", || post_feedback(&daemon).status == 503 && registry_state(&daemon) == "damaged");
+    block_until("it is noticed", || {
+        predict_and_post_feedback(&daemon).status == 503 && registry_state(&daemon) == "damaged"
+    });
     assert_changes_refused(&daemon, "while it runs");
     assert_eq!(answering_version(&daemon), "2");
     daemon.stop();
