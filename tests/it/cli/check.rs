@@ -143,8 +143,10 @@ fn check_comparison_and_failure_json_match_snapshot() {
     let options = ["--against", &table, "--compare", other.to_str().unwrap(), "--max-flips", "0", "--json"];
     let arguments = [&["check", directory.to_str().unwrap()], &options[..]].concat();
     let page = transcript(&["check", "--json"], &mut predictd(&arguments));
-    let figures =
-        [TEMP_DIR, (r#""(score|\w*bytes|time_ratio|mean_score_difference)": \d[^,\n]*"#, "\"$1\": \"[measured]\"")];
+    let figures = [
+        TEMP_DIR,
+        (r#""(score|\w*bytes|size_ratio|time_ratio|mean_score_difference)": \d[^,\n]*"#, "\"$1\": \"[measured]\""),
+    ];
     let filters = [&MEASURED[..], &figures].concat();
     snapshot_settings(&filters).bind(|| insta::assert_snapshot!("check-compare-json", page));
 }

@@ -51,22 +51,19 @@ fn predict_until(daemon: &Daemon, text: &str, what: &str, holds: impl Fn(&Experi
 }
 
 #[test]
-fn rollout_guards_left_out_are_the_defaults() {
+fn rollout_fields_left_out_get_defaults() {
     let scene = ExperimentScene::new();
     let daemon = scene.start();
-    let design = |rollout: &Value| {
-        let arms = json!([{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }]);
-        json!({ "on": MODEL, "arms": arms, "rollout": rollout })
-    };
-    let steps = json!([{ "weight": 5 }, { "weight": 100 }]);
+    let arms = json!([{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }]);
     for (name, rollout, errors) in [
-        ("unguarded", json!({ "steps": steps }), 0.01),
-        ("guarded", json!({ "steps": steps, "guards": { "errors": 0.05 } }), 0.05),
+        ("plain", json!({ "steps": [{ "weight": 5 }, { "weight": 100 }] }), 0.01),
+        ("guarded", json!({ "steps": [{ "weight": 0.05 }, { "weight": 1 }], "guards": { "errors": 0.05 } }), 0.05),
     ] {
-        send_change_ok(&daemon, "PUT", name, "", &design(&rollout));
+        send_change_ok(&daemon, "PUT", name, "", &json!({ "on": MODEL, "arms": arms, "rollout": rollout }));
         let found: Value = get_ok(daemon.admin, &experiment_path(name));
+        let steps = [0.05, 1.0].map(|weight| json!({ "weight": weight, "seconds": 3_600, "requests": 1_000 }));
         let guards = json!({ "errors": errors, "p99": 2.0, "accuracy": 0.0 });
-        assert_eq!(found["design"]["rollout"]["guards"], guards, "{found}");
+        assert_eq!(found["rollout"], json!({ "steps": steps, "guards": guards }), "{found}");
     }
 }
 
