@@ -72,10 +72,9 @@ async fn rate_limit_refuses_before_reading_body() {
 async fn rate_limit_is_per_key() {
     let ring = KeyFile::new();
     let models = cheap_models();
-    let bearer = |key: String| format!("Bearer {key}");
-    let heavy = bearer(ring.create_key("heavy", "predict", &["--rate", "5/s"]));
-    let other = bearer(ring.create_key("other", "predict", &["--rate", "500/s"]));
-    let plain = bearer(ring.create_key("plain", "predict", &[]));
+    let keys = [("heavy", &["--rate", "5/s"][..]), ("other", &["--rate", "500/s"]), ("plain", &[])];
+    let [heavy, other, plain] =
+        keys.map(|(name, options)| format!("Bearer {}", ring.create_key(name, "predict", options)));
     let server = ring.start_server(models.path(), &["--rate-limit", "30"]).await;
     let mut refused = 0;
     for _ in 0..100 {

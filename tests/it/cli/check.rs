@@ -223,8 +223,9 @@ fn check_pairs_and_entities_are_compared() {
 
     // Entities are where they are.
     let labelling = place.write_version("3", &token_labelling_model());
-    let entity = |start, end| json!({ "text": "10 40 60", "entities": [{ "label": "N", "start": start, "end": end }] });
-    let golden = json!({ "examples": [entity(3, 8), entity(3, 5)] }).to_string();
+    let examples =
+        [8, 5].map(|end| json!({ "text": "10 40 60", "entities": [{ "label": "N", "start": 3, "end": end }] }));
+    let golden = json!({ "examples": examples }).to_string();
     let found = check_results(&labelling, &["--against", &place.write_file("entities.json", golden)], 0);
     let against = found.against.unwrap();
     assert_eq!((against.right, found.model.task.as_str()), (Some(1), "token_classification"));

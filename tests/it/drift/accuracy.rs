@@ -98,10 +98,10 @@ fn accuracy_ignores_earlier_version_of_same_name() {
     };
     register();
     post_feedback_on_profile_texts(&daemon, 150, false);
-    let labelled = || metric(daemon.admin, "predictd_feedback_labelled_predictions{model=\"m\",version=\"2\"}");
-    block_until("it is known", || labelled() == 150);
+    let labelled = "predictd_feedback_labelled_predictions{model=\"m\",version=\"2\"}";
+    block_until("it is known", || metric(daemon.admin, labelled) == 150);
     change_model(&daemon, &["rollback", "m"]);
     change_model(&daemon, &["remove", "m", "2"]);
     register();
-    block_until("none is known of the new one", || labelled() == 0);
+    block_until("none is known of the new one", || metric(daemon.admin, labelled) == 0);
 }

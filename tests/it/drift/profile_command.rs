@@ -130,42 +130,45 @@ fn profile_from_feedback_export_is_written() {
     }
 }
 
+fn assert_refused(directory: &Path, texts: &str, code: i32, word: &str) {
+    let (found, said) = run_to_exit(&mut profile_command(directory, &["--texts", texts]));
+    assert!(found == code && said.contains(word) && !said.contains("panicked"), "{texts}: {found} {said}");
+}
+
 #[test]
 fn profile_unusable_texts_are_refused_with_reason() {
     let scene = DriftScene::new();
-    let file = |name: &str, content: &str| {
-        let path = scene.data.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let refuses = |directory: &Path, texts: &str, code: i32, word: &str| {
-        let (found, said) = run_to_exit(&mut profile_command(directory, &["--texts", texts]));
-        assert!(found == code && said.contains(word) && !said.contains("panicked"), "{texts}: {found} {said}");
-    };
     let version = scene.version_dir();
-    refuses(&version, &file("few", &"10\n".repeat(199)), 64, "199 texts are answered, where a profile needs 200");
-    let unfit = "<script>alert(1)</script>\n";
-    refuses(
-        &version,
-        &file("unfit", &(unfit.to_owned() + &"10\n".repeat(199))),
-        64,
-        "needs 200 at least (1,000 are good): with fewer, chance hides every drift; line 1: ",
-    );
-    refuses(&version, &file("t.csv", "text,label\n10,c\n"), 64, "line 2: the model has no label \"c\"");
-    refuses(&version, &file("t.jsonl", "{"), 64, "line 1: ");
-    refuses(&version, "/nonexistent", 64, "--texts /nonexistent: ");
-    refuses(Path::new("/nonexistent"), "x", 64, "there is no such directory");
+    let few = "10\n".repeat(199);
+    for (name, content, word) in [
+        ("few", few.clone(), "199 texts are answered, where a profile needs 200"),
+        (
+            "unfit",
+            format!("<script>alert(1)</script>\n{few}"),
+            "needs 200 at least (1,000 are good): with fewer, chance hides every drift; line 1: ",
+        ),
+        ("t.csv", "text,label\n10,c\n".to_owned(), "line 2: the model has no label \"c\""),
+        ("t.jsonl", "{".to_owned(), "line 1: "),
+    ] {
+        let texts = scene.data.path().join(name);
+        std::fs::write(&texts, content).unwrap();
+        assert_refused(&version, texts.to_str().unwrap(), 64, word);
+    }
+    assert_refused(&version, "/nonexistent", 64, "--texts /nonexistent: ");
+    assert_refused(Path::new("/nonexistent"), "x", 64, "there is no such directory");
     assert!(!version.join("profile.json").exists());
-    let enough = file("enough", &"10\n".repeat(200));
+    let enough = scene.data.path().join("enough");
+    std::fs::write(&enough, "10\n".repeat(200)).unwrap();
+    let enough = enough.to_str().unwrap();
     let (code, said) =
-        run_to_exit(&mut profile_command(&version, &["--texts", &enough, "--out", "/nonexistent/profile.json"]));
+        run_to_exit(&mut profile_command(&version, &["--texts", enough, "--out", "/nonexistent/profile.json"]));
     assert!(code == 64 && said.contains("--out /nonexistent/profile.json: "), "{said}");
     std::fs::write(version.join("profile.json"), "{").unwrap();
-    refuses(&version, &enough, 1, "profile.json: EOF");
-    refuses(&version, &enough, 1, "move it away");
+    assert_refused(&version, enough, 1, "profile.json: EOF");
+    assert_refused(&version, enough, 1, "move it away");
     let number = TransformerBuilder::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).model();
     let number = number.write(scene.models.path(), "number", "1");
-    refuses(&number, &enough, 64, "its answers are not labels of texts");
+    assert_refused(&number, enough, 64, "its answers are not labels of texts");
     let (code, said) = run_to_exit(&mut profile_command(&version, &[]));
     assert!(code == 64 && said.contains("--texts"), "{said}");
 }

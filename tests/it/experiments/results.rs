@@ -25,6 +25,24 @@ fn post_feedback_as_users(daemon: &Daemon, users: std::ops::Range<u32>) {
     post_feedback_ok(daemon, &feedback);
 }
 
+/// Asserts that the results of 1,000 users favour `new`. Returns the right answers of each arm.
+fn assert_new_is_better(found: &ExperimentResultsView) -> [u64; 2] {
+    let [old, new] = ["old", "new"].map(|name| arm_results(found, name));
+    assert_eq!(old.feedback.labelled + new.feedback.labelled, 1_000);
+    assert_eq!(old.requests + new.requests, 1_000);
+    // One in five is `a`, and `old` always says so.
+    let right = [old, new].map(|arm| arm.feedback.accuracy.unwrap());
+    assert!((0.1..0.3).contains(&right[0]) && (0.7..0.9).contains(&right[1]), "{right:?}");
+    assert_eq!(new.against_control.as_ref().unwrap().decision, "better");
+    let verdict = &found.verdict;
+    assert!(
+        verdict.starts_with("new is better: right in ") && verdict.ends_with("however often you look."),
+        "{verdict}"
+    );
+    assert!((found.users - 1_000.0).abs() < f64::EPSILON && found.mismatch.is_none(), "{found:?}");
+    [old.feedback.correct, new.feedback.correct]
+}
+
 #[test]
 fn results_name_better_arm_and_survive_restart() {
     let scene = ExperimentScene::new();
@@ -32,23 +50,7 @@ fn results_name_better_arm_and_survive_restart() {
     change_model(&daemon, &["activate", MODEL, "1"]);
     create_and_start(&daemon, "colours", &two_arm_design(0.5, 0.5));
     post_feedback_as_users(&daemon, 0..1_000);
-    let judge = |found: &ExperimentResultsView| {
-        let [old, new] = ["old", "new"].map(|name| arm_results(found, name));
-        assert_eq!(old.feedback.labelled + new.feedback.labelled, 1_000);
-        assert_eq!(old.requests + new.requests, 1_000);
-        // One in five is `a`, and `old` always says so.
-        let right = [old, new].map(|arm| arm.feedback.accuracy.unwrap());
-        assert!((0.1..0.3).contains(&right[0]) && (0.7..0.9).contains(&right[1]), "{right:?}");
-        assert_eq!(new.against_control.as_ref().unwrap().decision, "better");
-        let verdict = &found.verdict;
-        assert!(
-            verdict.starts_with("new is better: right in ") && verdict.ends_with("however often you look."),
-            "{verdict}"
-        );
-        assert!((found.users - 1_000.0).abs() < f64::EPSILON && found.mismatch.is_none(), "{found:?}");
-        [old.feedback.correct, new.feedback.correct]
-    };
-    let before = judge(&fetch_results(&daemon, "colours", ""));
+    let before = assert_new_is_better(&fetch_results(&daemon, "colours", ""));
     let details = fetch_results(&daemon, "colours", "?details=true");
     let new = &arm_results(&details, "new").feedback;
     let count = new.labelled - new.correct;
@@ -64,7 +66,7 @@ fn results_name_better_arm_and_survive_restart() {
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = scene.start();
-    assert_eq!(judge(&fetch_results(&daemon, "colours", "")), before);
+    assert_eq!(assert_new_is_better(&fetch_results(&daemon, "colours", "")), before);
     assert_eq!(
         metric(
             daemon.admin,
@@ -77,7 +79,7 @@ fn results_name_better_arm_and_survive_restart() {
     post_feedback_as_users(&daemon, 0..20);
     let found = fetch_results(&daemon, "colours", "");
     assert!(found.verdict.starts_with("Too little feedback"), "{found:?}");
-    assert_eq!(judge(&fetch_results(&daemon, "colours", "?phase=1")), before);
+    assert_eq!(assert_new_is_better(&fetch_results(&daemon, "colours", "?phase=1")), before);
     send_change_ok(&daemon, "POST", "colours", "/promote", &json!({ "arm": "new", "reason": "it is better" }));
     assert_eq!(recorded_active_version(&daemon, MODEL).as_deref(), Some("2"));
     let history: Vec<AuditEntryView> = get_ok(daemon.admin, &format!("/admin/models/{MODEL}/history"));

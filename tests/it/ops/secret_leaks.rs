@@ -64,8 +64,7 @@ fn canary_requests(key: &str) -> Vec<String> {
 
 /// Both spellings of the canary, and the secret part of a key.
 fn find_leak(shown: &str, key: &str) -> Option<usize> {
-    let place = |secret: &str| shown.find(secret);
-    place(CANARY).or_else(|| place(&CANARY.to_lowercase())).or_else(|| place(key.trim_start_matches("pd_")))
+    [CANARY, &CANARY.to_lowercase(), key.trim_start_matches("pd_")].into_iter().find_map(|secret| shown.find(secret))
 }
 
 fn assert_no_leak(what: &str, shown: &str, key: &str) {

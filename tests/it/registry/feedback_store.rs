@@ -70,7 +70,6 @@ async fn earlier_feedback(fresh: &FreshDatabase) -> Vec<(String, i64, String, St
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn feedback_bulk_insert_equals_single_inserts() {
     let all: Vec<FeedbackRecord> = (0..500)
         .map(|number| {

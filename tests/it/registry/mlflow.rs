@@ -98,9 +98,10 @@ impl FakeMlflow {
 
     /// Tags that were set, as `version key=value`.
     fn tags(&self) -> Vec<String> {
-        let text = |posted: &Value, field: &str| posted[field].as_str().unwrap().to_owned();
-        let tag =
-            |posted: &Value| format!("{} {}={}", text(posted, "version"), text(posted, "key"), text(posted, "value"));
+        let tag = |posted: &Value| {
+            let [version, key, value] = ["version", "key", "value"].map(|field| posted[field].as_str().unwrap());
+            format!("{version} {key}={value}")
+        };
         self.state.lock().posted_bodies.iter().map(tag).collect()
     }
 }
@@ -253,6 +254,14 @@ fn mlflow_version_is_registered() {
     assert!(daemon.log().contains("has other files now than those that were registered"));
 }
 
+fn file_list(files: &Value) -> Vec<u8> {
+    json!({ "files": files }).to_string().into_bytes()
+}
+
+fn artifact_uri(uri: &str) -> Vec<u8> {
+    json!({ "artifact_uri": uri }).to_string().into_bytes()
+}
+
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn mlflow_invalid_response_is_refused() {
@@ -262,31 +271,29 @@ fn mlflow_invalid_response_is_refused() {
     let of_one = format!("{ARTIFACTS_PATH}/1/models/m-1/artifacts");
     let uri = "/api/2.0/mlflow/model-versions/get-download-uri?name=M&version=1";
     let model = "/api/2.0/mlflow/model-versions/get?name=M&version=1";
-    let files = |files: Value| json!({ "files": files }).to_string();
-    let at = |place: &str| json!({ "artifact_uri": place }).to_string();
     let many: Vec<Value> = (0..10_000).map(|i| json!({ "path": format!("f{i}") })).collect();
     let said: Vec<(&str, u16, Vec<u8>, &str)> = vec![
-        (&root, 200, files(json!([{ "path": "MLmodel" }, { "path": "../../x" }])).into(), "is no name of a file"),
-        (&root, 200, files(json!([{ "path": "MLmodel" }, { "path": ".." }])).into(), "is no name of a file"),
-        (&root, 200, files(json!([{ "path": "/etc/passwd" }])).into(), "is no name of a file"),
+        (&root, 200, file_list(&json!([{ "path": "MLmodel" }, { "path": "../../x" }])), "is no name of a file"),
+        (&root, 200, file_list(&json!([{ "path": "MLmodel" }, { "path": ".." }])), "is no name of a file"),
+        (&root, 200, file_list(&json!([{ "path": "/etc/passwd" }])), "is no name of a file"),
         (
             &root,
             200,
-            files(json!([{ "path": "MLmodel" }, { "path": "model.onnx", "file_size": 7 }])).into(),
+            file_list(&json!([{ "path": "MLmodel" }, { "path": "model.onnx", "file_size": 7 }])),
             "others were announced",
         ),
-        (&root, 200, files(json!(many)).into(), "more than 512 files"),
-        (&root, 200, files(json!([{ "path": "x" }])).into(), "holds no MLmodel"),
-        (&root, 200, files(json!([{ "path": "MLmodel" }])).into(), "is not there"),
-        (&root, 200, files(json!("x")).into(), "answers what it should not"),
+        (&root, 200, file_list(&json!(many)), "more than 512 files"),
+        (&root, 200, file_list(&json!([{ "path": "x" }])), "holds no MLmodel"),
+        (&root, 200, file_list(&json!([{ "path": "MLmodel" }])), "is not there"),
+        (&root, 200, file_list(&json!("x")), "answers what it should not"),
         (&root, 200, vec![b' '; 5 << 20], "more than 4194304 bytes"),
         (&root, 200, b"<html>".to_vec(), "no JSON"),
-        (uri, 200, at("s3://bucket/x").into(), "\"s3\""),
-        (uri, 200, at("file:///etc").into(), "\"file\""),
-        (uri, 200, at("http://169.254.169.254/latest").into(), "\"http\""),
-        (uri, 200, at("mlflow-artifacts://169.254.169.254/x").into(), "another MLflow server"),
-        (uri, 200, at("mlflow-artifacts:/1/../../etc").into(), "no path"),
-        (uri, 200, at("models:/M/1").into(), "without an end"),
+        (uri, 200, artifact_uri("s3://bucket/x"), "\"s3\""),
+        (uri, 200, artifact_uri("file:///etc"), "\"file\""),
+        (uri, 200, artifact_uri("http://169.254.169.254/latest"), "\"http\""),
+        (uri, 200, artifact_uri("mlflow-artifacts://169.254.169.254/x"), "another MLflow server"),
+        (uri, 200, artifact_uri("mlflow-artifacts:/1/../../etc"), "no path"),
+        (uri, 200, artifact_uri("models:/M/1"), "without an end"),
         (uri, 302, Vec::new(), "says: 302"),
         (model, 401, br#"{"message":"who\nare you"}"#.to_vec(), "says: 401 who are you"),
         (model, 500, Vec::new(), "does not answer: 500"),

@@ -114,13 +114,13 @@ async fn smuggling_only_final_chunked_coding_is_chunked() {
         assert_outcome(&server, fate, post_with_headers(encoding, &chunked).as_bytes()).await;
     }
     // An older protocol has lengths only.
-    let old = |headers: &str, body: &str| post_with_headers(headers, body).replace("HTTP/1.1", "HTTP/1.0");
-    for (fate, message) in [
-        (AnsweredThenClosed(200), old(&format!("Content-Length: {n}"), &text)),
-        (Answered(200), old(&format!("Connection: keep-alive\r\nContent-Length: {n}"), &text)),
-        (Refused(400), old("Transfer-Encoding: chunked", &chunked)),
-        (Refused(400), old(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &text)),
+    for (fate, headers, body) in [
+        (AnsweredThenClosed(200), format!("Content-Length: {n}"), &text),
+        (Answered(200), format!("Connection: keep-alive\r\nContent-Length: {n}"), &text),
+        (Refused(400), "Transfer-Encoding: chunked".to_owned(), &chunked),
+        (Refused(400), format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &text),
     ] {
+        let message = post_with_headers(&headers, body).replace("HTTP/1.1", "HTTP/1.0");
         assert_outcome(&server, fate, message.as_bytes()).await;
     }
     wait_for_open_connections(&server, 0).await;

@@ -135,12 +135,12 @@ fn cache_reloaded_version_starts_empty() {
     let [first, second] = [(), ()].map(|()| loader::load(&source, &host).unwrap().runner.load_id);
     let [cache, other] = [(), ()].map(|()| Cache::new(1 << 20).unwrap().unwrap());
     let text = Input::from("text".to_owned());
-    let two = |whole| Input {
-        second: Some(SecondText { text: "text".to_owned(), truncate_only_first: whole }),
+    let [pair, cut_first_only] = [false, true].map(|truncate_only_first| Input {
+        second: Some(SecondText { text: "text".to_owned(), truncate_only_first }),
         ..text.clone()
-    };
-    assert_ne!(cache.key(first, &text), cache.key(first, &two(false)));
-    assert_ne!(cache.key(first, &two(true)), cache.key(first, &two(false)));
+    });
+    assert_ne!(cache.key(first, &text), cache.key(first, &pair));
+    assert_ne!(cache.key(first, &cut_first_only), cache.key(first, &pair));
     assert_eq!(cache.key(first, &text), cache.key(first, &text));
     assert_ne!(cache.key(first, &text), cache.key(second, &text));
     // Keys cannot be guessed: those of each process differ.

@@ -100,6 +100,12 @@ async fn output_varying_width_fails_those_texts_only() {
     assert_eq!(item_error(&batch[1]).kind, "/docs#model-output-invalid");
 }
 
+/// The raw scores of the first text of a batch.
+async fn first_scores(served: &ModelServer, texts: &[&str]) -> Vec<f64> {
+    let body = json!({ "texts": texts, "return_probabilities": true, "raw_scores": true });
+    probabilities(item_answer(&served.server.batch_predict(body).await[0]))
+}
+
 #[tokio::test]
 async fn output_dynamic_quantization_is_reported_batch_dependent() {
     assert!(!ModelServer::new(&logarithm_model()).await.model_info().await.batch_dependent);
@@ -110,11 +116,7 @@ async fn output_dynamic_quantization_is_reported_batch_dependent() {
     let served = ModelServer::new(&quantised.model().labels(&["a", "b"])).await;
     assert!(served.model_info().await.batch_dependent);
     // One text at a time: what stands beside it in a batch changes nothing.
-    let answer = async |texts: &[&str]| {
-        let body = json!({ "texts": texts, "return_probabilities": true, "raw_scores": true });
-        probabilities(item_answer(&served.server.batch_predict(body).await[0]))
-    };
-    let alone = answer(&["10"]).await;
+    let alone = first_scores(&served, &["10"]).await;
     assert!((alone[0] - 40.0).abs() < 0.2, "{alone:?}");
-    assert_eq!(answer(&["10", "45", "99"]).await, alone);
+    assert_eq!(first_scores(&served, &["10", "45", "99"]).await, alone);
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::Scene;
@@ -147,9 +147,9 @@ fn startup_unreadable_file_exits_64() {
     let locked = start.scene.data.path().join("locked");
     std::fs::create_dir_all(locked.join("m/1")).unwrap();
     let keys = start.write_file("keys.toml", "");
-    let close = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    close(&locked, 0o000);
-    close(&keys, 0o000);
+    for path in [&locked, &keys] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    }
     // Root may read everything, but not in a user namespace that knows no root.
     let isolated = std::fs::read_dir(&locked).is_ok();
     let (program, before): (_, &[&str]) =
@@ -167,7 +167,7 @@ fn startup_unreadable_file_exits_64() {
             assert!(said.contains(&format!("{option} {}: ", path.display())) && said.contains("denied"), "{said}");
         }
     }
-    close(&locked, 0o755);
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

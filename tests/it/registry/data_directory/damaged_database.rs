@@ -84,9 +84,9 @@ fn assert_changes_refused(daemon: &Daemon, damage: &str) {
     }
     let exported = RawClient::connect(daemon.admin).request(get("/admin/feedback"));
     assert_eq!(exported.status, 503, "{damage}: {exported:?}");
-    let told = |log: &str| log.lines().find(|line| line.contains("database unusable")).map(str::to_owned);
-    block_until("it is logged", || told(&daemon.log()).is_some());
-    let line = told(&daemon.log()).unwrap();
+    block_until("it is logged", || daemon.log().contains("database unusable"));
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("database unusable")).unwrap();
     assert!(line.contains("\"ERROR\"") && line.contains("predictd database restore"), "{line}");
 }
 
