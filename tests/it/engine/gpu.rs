@@ -240,7 +240,7 @@ async fn start_error(model: ModelBuilder, gpus: FakeGpus) -> String {
         predictd::Server::with_runtime(settings, Arc::new(fake_gpu_backend(gpus)))
     });
     match server.task.await.unwrap().unwrap_err() {
-        predictd::ServerError::Configuration(told) => told,
+        predictd::ServerError::Configuration(reason) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -279,17 +279,17 @@ async fn gpu_auto_failing_model_falls_back_to_cpu() {
     let server = TestServer::start_on(Arc::new(runtime), models.path(), &[]).await;
     let model = server.health().await.models.swap_remove(0);
     assert_eq!(model.device.as_deref(), Some("cpu"), "{model:?}");
-    let told = "it does not work on cuda:0,1: the warm-up failed: CUDA failure 2: out of memory in place.cc";
-    assert_eq!(model.fallback.as_deref(), Some(told));
+    let reason = "it does not work on cuda:0,1: the warm-up failed: CUDA failure 2: out of memory in place.cc";
+    assert_eq!(model.fallback.as_deref(), Some(reason));
     assert_eq!(label(&server.predict("10 20 30").await), "a");
 }
 
 #[tokio::test]
 async fn gpu_named_failing_model_stops_start() {
     let fails = FakeGpus { run_error: Some(OUT_OF_MEMORY_ERROR), required: true, ..FakeGpus::default() };
-    let told = start_error(ModelBuilder::plain(), fails).await;
+    let reason = start_error(ModelBuilder::plain(), fails).await;
     let begin = "--device cuda:0,1: m/1 does not work on cuda:0,1: the warm-up failed: CUDA failure 2";
-    assert!(told.starts_with(begin), "{told}");
+    assert!(reason.starts_with(begin), "{reason}");
 }
 
 #[tokio::test]

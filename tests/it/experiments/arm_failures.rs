@@ -31,8 +31,8 @@ fn arm_failure_falls_back_to_control_and_counts_as_wrong() {
     let body = json!({ "texts": ["10", "hello", "20"], "user_id": "u" }).to_string();
     let batch: BatchAnswer = wire.request(request("POST", "/batch_predict", "", &body)).ok();
     let answers = batch.results.iter().map(item_answer);
-    let told: Vec<_> = answers.map(|answer| (answer.model.version.as_str(), fell_back(answer))).collect();
-    assert_eq!(told, [("2", false), ("1", true), ("2", false)]);
+    let versions: Vec<_> = answers.map(|answer| (answer.model.version.as_str(), fell_back(answer))).collect();
+    assert_eq!(versions, [("2", false), ("1", true), ("2", false)]);
     // The control was right, and the arm gave no answer.
     post_feedback_ok(&daemon, &[feedback_item(&good, "b"), feedback_item(&fallen, "a")]);
     let found = fetch_results(&daemon, "colours", "");

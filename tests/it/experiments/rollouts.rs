@@ -83,8 +83,8 @@ fn rollout_completed_activates_version() {
     assert_eq!(weights, [0.05, 0.5, 1.0]);
     assert_eq!(recorded_active_version(&daemon, MODEL).as_deref(), Some("2"));
     let history = fetch_history(&daemon, "new-one");
-    let told: Vec<&str> = history.iter().map(|done| done.action.as_str()).collect();
-    assert_eq!(told, ["promote", "step", "step", "start", "design"]);
+    let actions: Vec<&str> = history.iter().map(|done| done.action.as_str()).collect();
+    assert_eq!(actions, ["promote", "step", "step", "start", "design"]);
 }
 
 #[test]

@@ -195,11 +195,11 @@ fn trace_span_has_error_type() {
     drop(leaves);
     traced.daemon.wait_for_log("client disconnected before the response");
     let spans = traced.stop_and_collect_spans();
-    let told: Vec<_> =
+    let kinds: Vec<_> =
         spans.iter().map(|span| (&*span.name, text_attribute(&span.attributes, "error.type").unwrap())).collect();
     let expected =
         [("POST /predict", "model-not-found"), ("POST unmatched", "not-found"), ("POST /predict", "cancelled")];
-    assert_eq!(told, expected.map(|(name, kind)| (name, kind.to_owned())));
+    assert_eq!(kinds, expected.map(|(name, kind)| (name, kind.to_owned())));
     // It was not the server's fault.
     let fault = |span: &Span| span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error);
     assert!(!spans.iter().any(fault) && !format!("{spans:?}").contains("CANARY"), "{spans:#?}");

@@ -189,8 +189,8 @@ async fn replicas_lost_data_directory_is_reported() {
     std::fs::remove_dir_all(&data).unwrap();
     block_until("it is found", || registry_state(&daemon) == "lost" && metric(daemon.admin, lost) == 1);
     // The database keeps what it is given.
-    let told = feedback_item(&daemon.predict("10 20"), "b");
-    let answer: FeedbackAnswer = post_ok(daemon.address, "/feedback", &told);
+    let item = feedback_item(&daemon.predict("10 20"), "b");
+    let answer: FeedbackAnswer = post_ok(daemon.address, "/feedback", &item);
     assert!(matches!(&answer, FeedbackAnswer::One(status) if status.outcome == "stored"), "{answer:?}");
 }
 

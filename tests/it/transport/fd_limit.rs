@@ -25,9 +25,9 @@ fn fd_limit_low_serves_a_hundred_clients() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", PREDICTD_PATH]).args(plain.get_args());
     let mut daemon = Daemon::launch(command.stdin(Stdio::null()).stderr(Stdio::piped()));
-    let told = daemon.wait_for_log("ulimit -n");
+    let line = daemon.wait_for_log("ulimit -n");
     // The rest is kept for the admin listener, and for files.
-    assert!((10..50).contains(&told["max_connections"].as_u64().unwrap()), "{told}");
+    assert!((10..50).contains(&line["max_connections"].as_u64().unwrap()), "{line}");
     daemon.wait_for_log("model version loaded");
     let clients: Vec<RawClient> = (0..100)
         .map(|_| {

@@ -59,10 +59,10 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
     let body = json!({ "texts": texts });
     let BatchAnswer { results } = post_ok(daemon.address, "/batch_predict", &body);
     for (place, text) in texts.iter().enumerate() {
-        for (told, status) in [("20 10", 422), (*text, 200)] {
+        for (sent, status) in [("20 10", 422), (*text, 200)] {
             let body =
-                json!({ "prediction_id": item_answer(&results[place]).prediction_id, "actual": "a", "text": told });
-            assert_eq!(post_feedback(&daemon, &body).status, status, "{place}: {told}");
+                json!({ "prediction_id": item_answer(&results[place]).prediction_id, "actual": "a", "text": sent });
+            assert_eq!(post_feedback(&daemon, &body).status, status, "{place}: {sent}");
         }
     }
     let pair = predict(&daemon, &json!({ "model": "judge", "text": "10", "text_pair": "20" }));
@@ -71,8 +71,8 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
         &json!({ "model": "judge", "text": "10", "labels": ["20", "40"], "hypothesis_template": "{}" }),
     );
     for (answer, actual) in [(&pair, "neutral"), (&question, "40")] {
-        for (told, status) in [("20", 422), ("10", 200)] {
-            let body = json!({ "prediction_id": answer.prediction_id, "actual": actual, "text": told });
+        for (sent, status) in [("20", 422), ("10", 200)] {
+            let body = json!({ "prediction_id": answer.prediction_id, "actual": actual, "text": sent });
             let answer = post_feedback(&daemon, &body);
             assert_eq!(answer.status, status, "{answer:?}");
         }

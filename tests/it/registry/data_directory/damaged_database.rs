@@ -60,13 +60,13 @@ fn prepared_data_directory(scene: &Scene) -> (std::path::PathBuf, Vec<String>) {
     for _ in 0..40 {
         assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     }
-    let told = stored_feedback_ids(&daemon);
+    let feedback_ids = stored_feedback_ids(&daemon);
     let backup = scene.root.path().join("backup.db");
     daemon.stop();
     let data = scene.data_dir();
     let arguments = ["database", "backup", backup.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
     assert_eq!(run_to_exit(&mut predictd(&arguments)).0, 0);
-    (backup, told)
+    (backup, feedback_ids)
 }
 
 /// What a server says and refuses whose database is damaged.
@@ -94,7 +94,7 @@ fn assert_changes_refused(daemon: &Daemon, damage: &str) {
 fn damaged_database_serves_last_known_state() {
     for (name, damage) in DAMAGES {
         let scene = Scene::new();
-        let (backup, told) = prepared_data_directory(&scene);
+        let (backup, feedback_ids) = prepared_data_directory(&scene);
         let file = scene.data_dir().join("predictd.db");
         damage(&file);
         let spoilt = std::fs::read(&file).unwrap();
@@ -111,7 +111,7 @@ fn damaged_database_serves_last_known_state() {
         let daemon = scene.start(&[]);
         assert_eq!(
             (registry_state(&daemon), stored_feedback_ids(&daemon), answering_version(&daemon).as_str()),
-            ("current".to_owned(), told, "2")
+            ("current".to_owned(), feedback_ids, "2")
         );
         assert_eq!(
             (metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), predict_and_post_feedback(&daemon).status),

@@ -122,13 +122,13 @@ fn lost_data_directory_loses_no_acknowledged_feedback() {
         let aside = scene.root.path().join("aside");
         let telling = spawn_thread(move || {
             let mut wire = RawClient::connect(address);
-            let mut told = 0;
+            let mut stored = 0;
             while wire.request(request("POST", "/feedback", "", &body)).status == 200 {
-                told += 1;
+                stored += 1;
             }
-            told
+            stored
         });
-        block_until("something is told", || !stored_feedback_ids(&daemon).is_empty());
+        block_until("something is stored", || !stored_feedback_ids(&daemon).is_empty());
         std::fs::rename(scene.data_dir(), &aside).unwrap();
         std::fs::create_dir(scene.data_dir()).unwrap();
         assert!(telling.join().unwrap() > 0);
