@@ -72,9 +72,10 @@ async fn unicode_odd_text_is_answered_or_422() {
 #[tokio::test]
 async fn unicode_composed_and_decomposed_get_same_answer() {
     let server = TestServer::start(shipped_models(), &[]).await;
-    let ask = async |text: &str| {
+    let mut answers = Vec::new();
+    for text in ["Où est ma carte", "Ou\u{300} est ma carte"] {
         let body = json!({ "text": text, "model": "banking77-minilm", "return_probabilities": true });
-        server.predict_with(body).await.probabilities.unwrap()
-    };
-    assert_eq!(ask("Où est ma carte").await, ask("Ou\u{300} est ma carte").await, "the tokenizer strips accents");
+        answers.push(server.predict_with(body).await.probabilities.unwrap());
+    }
+    assert_eq!(answers[0], answers[1], "the tokenizer strips accents");
 }

@@ -1,8 +1,7 @@
 //! An answer is that of its text alone, whatever runs beside it; and what the graph does wrong with several texts, or
 //! with one, stays with that text.
 
-use predictd::api::predictions::BatchAnswer;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::answers::{item_answer, item_error, label, probabilities, score};
 use crate::support::assertions::assert_near;
@@ -127,13 +126,11 @@ async fn batch_invariance_shipped_models_keep_scores() {
     };
     let texts: Vec<String> = (0..60).map(text).collect();
     for model in ["banking77-minilm", "banking77-tfidf"] {
-        let ask = async |path: &str, mut body: Value| {
-            (body["model"], body["return_probabilities"]) = (json!(model), json!(true));
-            server.post_json(path, body).await
-        };
-        let together: BatchAnswer = ask("/batch_predict", json!({ "texts": texts })).await.ok();
-        for (text, beside) in texts.iter().zip(together.results.iter().map(item_answer)) {
-            let alone = ask("/predict", json!({ "text": text })).await.ok();
+        let body = json!({ "texts": texts, "model": model, "return_probabilities": true });
+        let together = server.batch_predict(body).await;
+        for (text, beside) in texts.iter().zip(together.iter().map(item_answer)) {
+            let body = json!({ "text": text, "model": model, "return_probabilities": true });
+            let alone = server.predict_with(body).await;
             assert_eq!(label(&alone), label(beside));
             assert_near(&probabilities(beside), &probabilities(&alone));
         }

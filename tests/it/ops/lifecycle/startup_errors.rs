@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::Scene;
-use crate::support::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit, serve_command};
+use crate::support::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit};
 
 /// A start whose two ports are taken: whoever gets as far as binding ends with 1.
 struct FailingStart {
@@ -196,32 +196,32 @@ fn startup_public_listener_requires_keys() {
     assert!(code == 1 && said.contains("--listen 127.0.0.1"), "with a key it gets as far as binding: {said}");
 }
 
+/// The most memory, in MiB, that a server with these options expects to use.
+fn estimated_mib(start: &FailingStart, options: &[&str]) -> u64 {
+    let mut daemon = Daemon::start_with(start.scene.models(), start.scene.data.path(), options);
+    let line = daemon.wait_for_log("maximum memory use estimated");
+    daemon.stop();
+    line["max_mib"].as_u64().unwrap()
+}
+
 #[test]
 fn startup_memory_budget_exceeded_lists_parts() {
     let start = FailingStart::new();
     let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let said = start.assert_exits_64(&[&free[..], &["--memory-limit", "150000000"]].concat());
     assert!(said.contains("and 144 MiB are allowed: ") && said.contains("--cache-bytes"), "{said}");
-    // The parts can be made smaller; and whoever says so starts it all the same.
+    // The parts can be made smaller; and an operator can start the server all the same.
     let small = ["--cache-bytes", "0", "--max-connections", "16", "--workers", "1", "--max-inflight-items", "64"];
     let fewer = ["--max-client-batch-size", "64"];
     let small = [&small[..], &fewer].concat();
-    let most = |options: &[&str]| {
-        let mut daemon = Daemon::start(&mut serve_command(start.scene.models(), start.scene.data.path(), options));
-        let line = daemon.wait_for_log("maximum memory use estimated");
-        daemon.signal("TERM");
-        let (status, log) = daemon.wait();
-        assert!(status.success(), "{log}");
-        line["max_mib"].as_u64().unwrap()
-    };
     // Two parts are the same in all: they would be less where less is allowed.
     let unlimited = ["--memory-limit", "0", "--response-memory", "16777216", "--max-body", "8388608"];
-    let usual = most(&unlimited);
-    let little = most(&[&small[..], &unlimited].concat());
+    let usual = estimated_mib(&start, &unlimited);
+    let little = estimated_mib(&start, &[&small[..], &unlimited].concat());
     assert!(little > 50 && little + 20 < usual, "{little} and {usual} MiB");
     // What the process itself needs differs between machines.
     let between = (u64::midpoint(usual, little) << 20).to_string();
     let limited = ["--memory-limit", between.as_str(), "--response-memory", "16777216", "--max-body", "8388608"];
     start.assert_exits_64(&[&free[..], &limited].concat());
-    most(&[&small[..], &limited].concat());
+    estimated_mib(&start, &[&small[..], &limited].concat());
 }
