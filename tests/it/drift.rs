@@ -1,4 +1,4 @@
-//! Profiles, what a server says of live texts and of its answers by them, and who is told.
+//! Drift profiles, the report of drift and accuracy, and its alerts.
 
 mod accuracy;
 mod alerts;

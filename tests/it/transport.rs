@@ -51,7 +51,7 @@ fn timeout_options<'a>(limits: &[(&'a str, &'a str)], more: &[&'a str]) -> Vec<&
     TIMEOUT_OPTIONS.iter().flat_map(|name| [*name, limit(name)]).chain(first_byte).chain(more.iter().copied()).collect()
 }
 
-/// A server that nobody is connected to.
+/// A server without a connection.
 async fn start_server(limits: &[(&str, &str)], more: &[&str]) -> TestServer {
     let mut server = TestServer::start(cheap_models().path(), &timeout_options(limits, more)).await;
     close_own_connections(&mut server).await;
@@ -209,10 +209,10 @@ impl Connection {
         Self { stream: TcpStream::connect(address).await.unwrap(), received: Vec::new() }
     }
 
-    /// A good client: it has been answered, and will ask again.
-    async fn connect_well(server: &TestServer) -> Self {
+    /// A client that has got an answer and keeps its connection.
+    async fn connect_and_request(server: &TestServer) -> Self {
         let mut neighbour = Self::connect(server).await;
-        neighbour.request_well().await;
+        neighbour.request_ok().await;
         neighbour
     }
 
@@ -245,8 +245,8 @@ impl Connection {
         self.read_response().await
     }
 
-    /// Sends a good request; asserts that it is answered as ever.
-    async fn request_well(&mut self) {
+    /// Sends a question; its answer must be the right one.
+    async fn request_ok(&mut self) {
         let answer = self.request(question_request()).await;
         assert_eq!((answer.status, label(&answer.json())), (200, "card_arrival"), "{answer:?}");
     }
@@ -289,4 +289,58 @@ where
         clients.spawn(client(number, Connection::connect_to(address).await));
     }
     clients.join_all().await
+}
+
+/// Stands inside messages. It must never run as a request.
+const SMUGGLED_REQUEST: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+/// Stands behind messages.
+const NEXT_REQUEST: &str = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy)]
+enum ExpectedOutcome {
+    /// It reaches a route and is answered so, and then the request behind it is answered.
+    Answered(u16),
+    /// It reaches a route and is answered so, and the connection ends.
+    AnsweredThenClosed(u16),
+    /// It reaches no route: hyper answers so, without a body, and the connection ends.
+    Refused(u16),
+}
+
+/// Asserts what becomes of a message, in one piece and in many.
+async fn assert_outcome(server: &TestServer, fate: ExpectedOutcome, message: &[u8]) {
+    let shown = String::from_utf8_lossy(message);
+    let whole = [message, NEXT_REQUEST.as_bytes()].concat();
+    for piece in [whole.len(), 5] {
+        let before = counts_by_label(server, "predictd_http_requests_total", "route");
+        let mut connection = Connection::connect(server).await;
+        connection.stream.set_nodelay(true).unwrap();
+        for bytes in whole.chunks(piece) {
+            // The connection may end before everything is sent.
+            if connection.stream.write_all(bytes).await.is_err() {
+                break;
+            }
+        }
+        let mut received = connection.read_to_end().await;
+        let mut answers = Vec::new();
+        while let Some((answer, length)) = WireResponse::parse_first(&received) {
+            received.drain(..length);
+            answers.push(answer);
+        }
+        assert!(received.is_empty(), "{shown:.200}: {received:?}");
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        let (expected, reached) = match fate {
+            ExpectedOutcome::Answered(status) => (vec![status, 200], 2),
+            ExpectedOutcome::AnsweredThenClosed(status) => (vec![status], 1),
+            ExpectedOutcome::Refused(status) => (vec![status], 0),
+        };
+        assert_eq!(statuses, expected, "{shown:.200}");
+        assert!(answers.last().is_none_or(WireResponse::closes_connection), "{shown:.200}: {answers:?}");
+        if let ExpectedOutcome::Refused(_) = fate {
+            assert_eq!(answers[0].body, "", "{shown:.200}");
+        }
+        let after = counts_by_label(server, "predictd_http_requests_total", "route");
+        assert_eq!(after.values().sum::<u64>() - before.values().sum::<u64>(), reached, "{shown:.200}");
+        assert_eq!(after["/health"], before["/health"], "{shown:.200}");
+    }
 }

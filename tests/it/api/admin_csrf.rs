@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::raw_client::{RawClient, RawResponse};
 use crate::support::test_server::{TestServer, cheap_models};
 
-/// Every route of the admin listener below /admin, with names that nobody has. Their list is the router's own.
+/// Every route of the admin listener below /admin, with names that do not exist. The list is the router's own.
 fn admin_targets(server: &TestServer) -> Vec<(&'static str, String)> {
     let listed = serde_json::to_value(admin_routes(&server.app).description()).unwrap();
     let mut routes = Vec::new();
@@ -74,13 +74,11 @@ async fn admin_foreign_host_header_is_refused() {
 
 #[test]
 fn admin_listen_host_name_is_allowed() {
-    let settings = |listen: &str| {
-        let models = cheap_models();
+    let models = cheap_models();
+    for (listen, hosts) in [("LOCALHOST:0", &["localhost"][..]), ("127.0.0.1:0", &[])] {
         let args = ["predictd", "--models", models.path().to_str().unwrap(), "--admin-listen", listen];
-        ServerSettings::resolve(Cli::parse_from(args).serve).unwrap().access.admin_hosts
-    };
-    assert_eq!(settings("LOCALHOST:0"), ["localhost"]);
-    assert_eq!(settings("127.0.0.1:0"), Vec::<String>::new());
+        assert_eq!(ServerSettings::resolve(Cli::parse_from(args).serve).unwrap().access.admin_hosts, hosts);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

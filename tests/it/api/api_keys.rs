@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::support::daemon::{predictd, run_to_exit};
 use crate::support::key_file::KeyFile;
-use crate::support::test_server::{QUESTION, Response, TestServer, cheap_models, send_request};
+use crate::support::test_server::{QUESTION, Response, TestServer, cheap_models, question_body, send_request};
 
 /// Sends a request with these headers.
 async fn send(url: String, method: &Method, headers: &[(&str, &str)], body: &str) -> Response {
@@ -26,7 +26,7 @@ fn bearer_header(key: &str) -> String {
 
 async fn get_models(server: &TestServer, authorization: &str) -> Response {
     let headers = [("authorization", authorization), ("content-type", "application/json")];
-    send(format!("{}/predict", server.url), &Method::POST, &headers, &json!({ "text": QUESTION }).to_string()).await
+    send(format!("{}/predict", server.url), &Method::POST, &headers, &question_body()).await
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn api_key_every_route_requires_its_scope() {
     let revoked = bearer_header(&ring.create_key("old", "predict,feedback,admin,metrics", &[]));
     assert_eq!(ring.run_keys_command(&["revoke", "old"]).0, 0);
     let server = ring.start_server(models.path(), &[]).await;
-    // The routes come from the server, so that none is forgotten; `None` is a route for everybody.
+    // The routes come from the server, so that none is forgotten; `None` is a route that needs no key.
     let api = server.get("/openapi.json").await.json::<Value>();
     let mut routes: Vec<(String, Method, String, Option<String>)> = Vec::new();
     for (path, methods) in api["paths"].as_object().unwrap() {
@@ -84,7 +84,7 @@ async fn api_key_every_route_requires_its_scope() {
         Some(bearer_header("\u{e9}")),
         Some(revoked),
     ];
-    let body = json!({ "text": QUESTION }).to_string();
+    let body = question_body();
     let mut bodies = std::collections::BTreeSet::new();
     for (url, method, path, scope) in &routes {
         let body = match path.as_str() {
@@ -137,7 +137,7 @@ async fn api_key_path_and_method_tricks_do_not_bypass_auth() {
     let models = cheap_models();
     ring.create_key("a", "predict", &[]);
     let server = ring.start_server(models.path(), &[]).await;
-    let body = json!({ "text": QUESTION }).to_string();
+    let body = question_body();
     for target in [
         "//predict",
         "/PREDICT",
@@ -213,7 +213,7 @@ async fn key_file_changed_on_disk_is_reloaded() {
     let models = cheap_models();
     let server = TestServer::start(models.path(), &[]).await;
     let ring = KeyFile::default_of(&server);
-    // Without a file nobody needs a key, and one that is sent is not looked at.
+    // Without a file no request needs a key, and the server ignores one.
     assert_eq!(get_models(&server, "Bearer any").await.status, 200);
     let first = bearer_header(&ring.create_key("first", "predict", &[]));
     wait_for_status(&server, "Bearer any", 401).await;
@@ -223,7 +223,7 @@ async fn key_file_changed_on_disk_is_reloaded() {
     assert_eq!(ring.run_keys_command(&["revoke", "first"]).0, 0);
     wait_for_status(&server, &first, 401).await;
     assert_eq!(get_models(&server, &second).await.status, 200);
-    // A damaged file and one that is gone change nothing; the last key is revoked, and nobody gets in.
+    // A damaged or missing file changes nothing. Without its last key the server refuses every request.
     std::fs::write(ring.path(), "key = 7").unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     assert_eq!([get_models(&server, &first).await.status, get_models(&server, &second).await.status], [401, 200]);
@@ -242,7 +242,7 @@ async fn api_key_allow_anonymous_permits_prediction_only() {
     let server = ring.start_server(models.path(), &["--allow-anonymous"]).await;
     assert_eq!(server.post_json("/predict", json!({ "text": QUESTION })).await.status, 200);
     assert_eq!(server.get("/metrics").await.status, 401);
-    // Who shows a key is judged by it.
+    // A request with a key has the rights of the key.
     assert_eq!(get_models(&server, "Bearer wrong").await.status, 401);
     assert_eq!(get_models(&server, &key).await.status, 403);
 }

@@ -3,7 +3,7 @@
 use predictd::api::predictions::{BatchAnswer, BatchItem};
 use serde_json::json;
 
-use crate::support::answers::{answered, failed, field_errors, label};
+use crate::support::answers::{field_errors, item_answer, item_error, label};
 use crate::support::raw_client::{RawClient, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models, shipped_models};
 
@@ -18,7 +18,7 @@ const UNANSWERABLE_TEXTS: [(&str, &str); 6] = [
 ];
 
 fn assert_item_error(item: &BatchItem, pointer: &str, detail: &str) {
-    let error = failed(item);
+    let error = item_error(item);
     assert_eq!((error.kind.as_str(), error.status), ("/docs#invalid-request", 422), "{item:?}");
     assert_eq!(field_errors(error), [(pointer, detail)], "{item:?}");
 }
@@ -39,7 +39,7 @@ async fn batch_unanswerable_text_gets_error_at_its_index() {
                     if index == good / 2 {
                         assert_item_error(item, &format!("/texts/{index}"), detail);
                     } else {
-                        assert_eq!(label(answered(item)), "card_arrival", "{fault:?}: {item:?}");
+                        assert_eq!(label(item_answer(item)), "card_arrival", "{fault:?}: {item:?}");
                     }
                 }
             }

@@ -13,7 +13,7 @@ use predictd::api::predictions::{BatchAnswer, OneOrMany, Prediction};
 use predictd::api::problem::Problem;
 use serde_json::{Value, json};
 
-use crate::support::answers::{answered, kind, label};
+use crate::support::answers::{item_answer, kind, label};
 use crate::support::daemon::{Daemon, predictd, serve_command};
 use crate::support::daemon_requests::{post, post_ok, stored_feedback};
 use crate::support::model_builder::ModelBuilder;
@@ -138,7 +138,7 @@ fn feedback_list_each_item_has_its_outcome() {
     }
 }
 
-/// What is kept of an answer to this request after that was told.
+/// The stored feedback on an answer to this request.
 fn stored_after_feedback(daemon: &Daemon, asked: &Value, actual: &Value) -> ExportedFeedback {
     let answer: Prediction = post_ok(daemon.address, "/predict", asked);
     let outcome = feedback_outcome(daemon, &json!({ "prediction_id": answer.prediction_id, "actual": actual }));
@@ -232,7 +232,9 @@ fn feedback_export_keeps_order_in_csv_and_json() {
             .results
             .iter()
             .zip(&texts)
-            .map(|(item, text)| json!({ "prediction_id": answered(item).prediction_id, "actual": "b", "text": text }))
+            .map(
+                |(item, text)| json!({ "prediction_id": item_answer(item).prediction_id, "actual": "b", "text": text }),
+            )
             .collect();
         let told = list_outcomes(&post_feedback(&daemon, &json!(truth)));
         assert!(told.iter().all(|item| accepted(item) == "stored"), "{told:?}");
@@ -271,16 +273,15 @@ fn feedback_requires_feedback_scope() {
     };
     let [predict, feedback, admin] = ["predict", "feedback", "admin"].map(new);
     let daemon = scene.start(&[]);
-    let ask = |address, method: &str, path: &str, headers: &str, body: &Value| {
-        RawClient::connect(address).request(request(method, path, headers, &body.to_string()))
-    };
-    let answer = ask(daemon.address, "POST", "/predict", &predict, &json!({ "text": "10" }));
-    let truth = json!({ "prediction_id": answer.json::<Prediction>().prediction_id, "actual": "a" });
-    assert_eq!(ask(daemon.address, "POST", "/feedback", "", &truth).status, 401);
-    assert_eq!(ask(daemon.address, "POST", "/feedback", &predict, &truth).status, 403);
-    assert_eq!(ask(daemon.address, "POST", "/feedback", &feedback, &truth).status, 200);
-    let export =
-        |headers: &str| RawClient::connect(daemon.admin).request(request("GET", "/admin/feedback", headers, ""));
-    assert_eq!((export(&feedback).status, export(&admin).status), (403, 200));
-    assert_eq!(export(&admin).json::<FeedbackPage>().feedback[0].who, "key feedback");
+    let question = request("POST", "/predict", &predict, r#"{"text":"10"}"#);
+    let answer: Prediction = RawClient::connect(daemon.address).request(question).ok();
+    let body = json!({ "prediction_id": answer.prediction_id, "actual": "a" }).to_string();
+    for (headers, status) in [("", 401), (&*predict, 403), (&*feedback, 200)] {
+        let answer = RawClient::connect(daemon.address).request(request("POST", "/feedback", headers, &body));
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    let [refused, export] = [&feedback, &admin]
+        .map(|headers| RawClient::connect(daemon.admin).request(request("GET", "/admin/feedback", headers, "")));
+    assert_eq!(refused.status, 403);
+    assert_eq!(export.ok::<FeedbackPage>().feedback[0].who, "key feedback");
 }

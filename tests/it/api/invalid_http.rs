@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::answers::{failed, field_errors};
+use crate::support::answers::{field_errors, item_error};
 use crate::support::problems::{CANARY, assert_alive, assert_safe_problem};
-use crate::support::test_server::{QUESTION, Response, TestServer, send_request};
+use crate::support::test_server::{Response, TestServer, question_body, send_request};
 
 /// Sends bytes over a connection of their own; the answer as it came.
 async fn send_raw(server: &TestServer, head: &str, body: &[u8]) -> String {
@@ -47,7 +47,7 @@ async fn text_limit_counts_characters() {
                 assert_eq!(field_errors(&reply.problem()), errors);
             } else {
                 let batch = reply.ok::<BatchAnswer>().results;
-                let last = failed(batch.last().unwrap());
+                let last = item_error(batch.last().unwrap());
                 assert_eq!((last.status, field_errors(last).as_slice()), (422, errors.as_slice()));
             }
         }
@@ -58,7 +58,7 @@ async fn text_limit_counts_characters() {
 #[tokio::test]
 async fn body_limit_counts_bytes() {
     let server = TestServer::start_cheap(&["--max-body", "1024"]).await;
-    let good = json!({ "text": QUESTION }).to_string();
+    let good = question_body();
     for (size, status) in [(1_023, 200), (1_024, 200), (1_025, 413), (60_000, 413)] {
         let body = format!("{good:<size$}");
         let sized = server.post("/predict", body.clone()).await;

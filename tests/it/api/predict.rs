@@ -7,7 +7,7 @@ use predictd::api::predictions::{BatchAnswer, OneOrMany, Prediction};
 use predictd::experiments::receipts::ReceiptKeyring;
 use serde_json::{Value, json};
 
-use crate::support::answers::{answered, confidence, label, probabilities};
+use crate::support::answers::{confidence, item_answer, label, probabilities};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
 
 async fn start_server() -> TestServer {
@@ -77,13 +77,13 @@ async fn batch_predict_bare_list_keeps_order() {
     assert_eq!(results.len(), texts.len());
     for (index, (item, text)) in results.iter().zip(texts).enumerate() {
         assert_eq!(item.text_index, index);
-        let result = answered(item);
+        let result = item_answer(item);
         assert_consistent_prediction(result, &labels);
         let alone = server.predict_with(json!({ "text": text, "return_probabilities": true })).await;
         assert!(max_difference(result, &alone) < 1e-5, "{text}: {result:?} {alone:?}");
     }
-    assert!(max_difference(answered(&results[0]), answered(&results[3])) < 1e-5);
-    assert!(max_difference(answered(&results[0]), answered(&results[1])) > 0.1);
+    assert!(max_difference(item_answer(&results[0]), item_answer(&results[3])) < 1e-5);
+    assert!(max_difference(item_answer(&results[0]), item_answer(&results[1])) > 0.1);
 }
 
 /// Largest difference between the probabilities of two answers.
@@ -101,11 +101,11 @@ async fn batch_predict_object_body_accepts_options() {
         "version": "1", "user_id": "u", "raw_scores": false });
     let results = server.batch_predict(options).await;
     let labels = model_labels(&server).await;
-    for result in results.iter().map(answered) {
+    for result in results.iter().map(item_answer) {
         assert_consistent_prediction(result, &labels);
         assert_eq!(result.top.as_ref().unwrap().len(), 2);
     }
-    assert_eq!(label(answered(&results[0])), "card_arrival");
+    assert_eq!(label(item_answer(&results[0])), "card_arrival");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn prediction_id_is_a_receipt_of_this_server() {
     let batch = server.batch_predict(json!([QUESTION, QUESTION, "I was charged twice"])).await;
     let alone = server.predict(QUESTION).await;
     let mut ids = BTreeSet::new();
-    for answer in batch.iter().map(answered).chain([&alone]) {
+    for answer in batch.iter().map(item_answer).chain([&alone]) {
         let sealed = &answer.prediction_id;
         let receipt = receipts.verify(sealed, SystemTime::now()).unwrap();
         assert_eq!(

@@ -10,7 +10,7 @@ use crate::support::fake_backend_server::{FakeBackendServer, raw_scores_body};
 use crate::support::key_file::KeyFile;
 use crate::support::raw_client::{RawClient, get, request};
 use crate::support::snapshots::snapshot_settings;
-use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
+use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models, question_body};
 
 /// Headers that tell a client what to do next.
 const SHOWN_HEADERS: [&str; 5] = ["accept-encoding", "accept-post", "allow", "retry-after", "www-authenticate"];
@@ -54,7 +54,7 @@ fn assert_pages(name: &str, pages: &str) {
 async fn problems_of_clients_match_snapshot() {
     let options = ["--max-body", "1024", "--max-uri", "256", "--max-headers", "8"];
     let server = TestServer::start(cheap_models().path(), &options).await;
-    let question = json!({ "text": QUESTION }).to_string();
+    let question = question_body();
     let several = json!({ "text": "", "top_k": 0, "model": "../x" }).to_string();
     let no_model = json!({ "text": QUESTION, "model": "nothing" }).to_string();
     let no_version = json!({ "text": QUESTION, "model": CHEAP_MODEL, "version": "99" }).to_string();

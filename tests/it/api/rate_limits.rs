@@ -22,7 +22,7 @@ fn batch_body(texts: usize) -> Value {
     json!(vec![QUESTION; texts])
 }
 
-/// Asserts that a caller is told to wait, and how long.
+/// Asserts that a request is over the limit. Returns the seconds of `Retry-After`.
 fn assert_rate_limited(reply: &Response) -> u64 {
     assert_eq!((reply.status, reply.problem_kind().as_str()), (429, "rate-limited"), "{}", reply.body);
     reply.headers["retry-after"].to_str().unwrap().parse().unwrap()
@@ -63,7 +63,7 @@ async fn rate_limit_refuses_before_reading_body() {
     let models = cheap_models();
     let server = start_server(models.path(), &["--rate-limit", "1"]).await;
     assert_eq!(post(&server, "/predict", json!({ "text": QUESTION }), &[]).await.status, 200);
-    // Not JSON: nobody has looked.
+    // The body is no JSON: the server does not read it.
     let request = server.client.post(format!("{}/predict", server.url)).header("content-type", "application/json");
     assert_rate_limited(&send_request(request.body("{")).await);
 }
@@ -72,10 +72,9 @@ async fn rate_limit_refuses_before_reading_body() {
 async fn rate_limit_is_per_key() {
     let ring = KeyFile::new();
     let models = cheap_models();
-    let bearer = |key: String| format!("Bearer {key}");
-    let heavy = bearer(ring.create_key("heavy", "predict", &["--rate", "5/s"]));
-    let other = bearer(ring.create_key("other", "predict", &["--rate", "500/s"]));
-    let plain = bearer(ring.create_key("plain", "predict", &[]));
+    let keys = [("heavy", &["--rate", "5/s"][..]), ("other", &["--rate", "500/s"]), ("plain", &[])];
+    let [heavy, other, plain] =
+        keys.map(|(name, options)| format!("Bearer {}", ring.create_key(name, "predict", options)));
     let server = ring.start_server(models.path(), &["--rate-limit", "30"]).await;
     let mut refused = 0;
     for _ in 0..100 {

@@ -7,7 +7,7 @@ use predictd::http::response_size::ResponseSize;
 use predictd::inference::arm_route::{ArmRoute, ModelSelector};
 use serde_json::json;
 
-use crate::support::answers::answered;
+use crate::support::answers::item_answer;
 use crate::support::model_builder::sample_models::token_labelling_model;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
@@ -79,7 +79,7 @@ async fn response_size_batch_is_answered_if_response_fits() {
     assert_eq!(results.len(), 256);
     for (index, result) in results.iter().enumerate() {
         assert_eq!(result.text_index, index);
-        assert_eq!(answered(result).entities.as_ref().map(Vec::len), Some(1), "{result:?}");
+        assert_eq!(item_answer(result).entities.as_ref().map(Vec::len), Some(1), "{result:?}");
     }
     let reserved = || served.server.app.telemetry.metrics.http.reserved_response_memory();
     block_until("the memory is free", || reserved() == 0);

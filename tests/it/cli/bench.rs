@@ -6,12 +6,14 @@ use std::process::Command;
 
 use predictd::api::health::HealthReport;
 use predictd::bench::report::BenchReport;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::cli_options::count_options_with_env_var_and_default;
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
 use crate::support::daemon_requests::get_ok;
 use crate::support::model_builder::ModelBuilder;
+use crate::support::snapshots::snapshot_settings;
 use crate::support::test_server::{CHEAP_MODEL, cheap_models, shipped_models};
 
 /// A benchmark of so short measurements that its figures mean nothing.
@@ -131,6 +133,22 @@ fn bench_text_output_ends_with_serve_options() {
     }
     assert!(said.lines().last().unwrap().starts_with("predictd serve --workers "), "{said}");
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left but the texts");
+}
+
+#[test]
+fn bench_json_matches_snapshot() {
+    let models = two_version_models();
+    let options = ["--clients", "2", "--latency-target", "1h", "--json"];
+    let mut report: Value =
+        serde_json::from_str(&stdout_of(&mut short_bench_command(models.path(), &options))).unwrap();
+    // How many are tried depends on the cores.
+    report["tried"].as_array_mut().unwrap().truncate(1);
+    let figures = [
+        (r#""(machine|quota|others_cores|free_padding_tokens)": [^,\n]+"#, "\"$1\": \"[measured]\""),
+        (r#"": -?\d[^,\n]*"#, "\": \"[measured]\""),
+        (r#"\n    "\d+""#, "\n    \"[measured]\""),
+    ];
+    snapshot_settings(&figures).bind(|| insta::assert_snapshot!("bench-json", format!("{report:#}")));
 }
 
 #[test]

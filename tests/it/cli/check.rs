@@ -15,7 +15,7 @@ use crate::support::daemon::predictd;
 use crate::support::model_builder::onnx_graph::{Attribute, OnnxGraph};
 use crate::support::model_builder::sample_models::{summing_pair_model, threshold_model, token_labelling_model};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::snapshots::{snapshot_settings, transcript};
+use crate::support::snapshots::{TEMP_DIR, snapshot_settings, transcript};
 use crate::support::test_server::shipped_models;
 
 /// Directories to check, and files to check them with.
@@ -134,6 +134,23 @@ fn check_shipped_model_report_matches_snapshots() {
     }
 }
 
+#[test]
+fn check_comparison_and_failure_json_match_snapshot() {
+    let place = Scene::new();
+    let directory = place.write_version("1", &batch_dependent_model());
+    let other = place.write_version("2", &threshold_model().model().labels(&["a", "b"]));
+    let table = place.write_file("table.csv", LABELLED_TABLE);
+    let options = ["--against", &table, "--compare", other.to_str().unwrap(), "--max-flips", "0", "--json"];
+    let arguments = [&["check", directory.to_str().unwrap()], &options[..]].concat();
+    let page = transcript(&["check", "--json"], &mut predictd(&arguments));
+    let figures = [
+        TEMP_DIR,
+        (r#""(score|\w*bytes|size_ratio|time_ratio|mean_score_difference)": \d[^,\n]*"#, "\"$1\": \"[measured]\""),
+    ];
+    let filters = [&MEASURED[..], &figures].concat();
+    snapshot_settings(&filters).bind(|| insta::assert_snapshot!("check-compare-json", page));
+}
+
 /// Four texts of which the model gets three right; lines end as on other systems, and one text has two.
 const LABELLED_TABLE: &str = "id,category,TEXT\r\n1,b,10 20\r\n2,a,\"40\r\n30\"\r\n3,b,60\r\n4,a,\"70, 5\"\r\n";
 
@@ -157,7 +174,7 @@ fn check_labelled_table_reports_accuracy() {
 
     let wrong = check_report(&directory, &["--against", &table, "--min-accuracy", "0.76"], 1);
     assert_eq!(wrong.failures, ["the accuracy is 0.750000, where --min-accuracy is 0.76"]);
-    // People are told of rows, not of texts.
+    // The page names the row, and not its text.
     let (_, out, _) = run_check(&directory, &["--against", &table]);
     assert!(out.contains("\nagainst     3 of 4 right: 75.00 %\n  line 5: expected b, got a (0.7408)\n"), "{out}");
     assert!(out.ends_with("\nok\n") && !out.contains("70, 5"), "{out}");
@@ -206,8 +223,9 @@ fn check_pairs_and_entities_are_compared() {
 
     // Entities are where they are.
     let labelling = place.write_version("3", &token_labelling_model());
-    let entity = |start, end| json!({ "text": "10 40 60", "entities": [{ "label": "N", "start": start, "end": end }] });
-    let golden = json!({ "examples": [entity(3, 8), entity(3, 5)] }).to_string();
+    let examples =
+        [8, 5].map(|end| json!({ "text": "10 40 60", "entities": [{ "label": "N", "start": 3, "end": end }] }));
+    let golden = json!({ "examples": examples }).to_string();
     let found = check_results(&labelling, &["--against", &place.write_file("entities.json", golden)], 0);
     let against = found.against.unwrap();
     assert_eq!((against.right, found.model.task.as_str()), (Some(1), "token_classification"));
@@ -266,12 +284,16 @@ fn check_against_version_compares_by_label_name() {
     }
 }
 
+/// The last id of a row is padding where another text is longer.
+fn batch_dependent_model() -> ModelBuilder {
+    let last = TransformerBuilder::new(&["input_ids"]).logit(&[("last", 1.0)]).logit(&[("bias", 2.0)]);
+    last.model().labels(&["a", "b"])
+}
+
 #[test]
 fn check_batch_influence_is_measured() {
     let place = Scene::new();
-    // The last id of a row is padding where another text is longer.
-    let last = TransformerBuilder::new(&["input_ids"]).logit(&[("last", 1.0)]).logit(&[("bias", 2.0)]);
-    let directory = place.write_version("1", &last.model().labels(&["a", "b"]));
+    let directory = place.write_version("1", &batch_dependent_model());
     let texts = place.write_file("texts", "10\n\n10 20 30\n10 20\n");
     let found = check_results(&directory, &["--texts", &texts], 0);
     assert_eq!((found.model.shares_runs, found.texts.count), (false, 3));

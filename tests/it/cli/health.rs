@@ -1,4 +1,4 @@
-//! `predictd health`: what a container's health check is told.
+//! `predictd health`: exit codes and messages for the health check of a container.
 
 use std::net::TcpListener;
 

@@ -22,7 +22,7 @@ fn is_terminal_control(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Both outputs of a command, which hold no such character, and no line that was written by somebody else.
+/// Both outputs of a command, which hold no such character, and no line of another writer.
 #[track_caller]
 fn escaped_output(output: &Output) -> String {
     let all = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).unwrap()).concat();
@@ -89,7 +89,7 @@ fn terminal_profile_and_bench_escape_model_names() {
     run_command(&["bench", "m", "--models", place.path().to_str().unwrap(), "--texts", "/no\u{1b}where"]);
 }
 
-/// A server of an evil model, of which feedback was told.
+/// A server of an evil model, with feedback on its answer.
 fn start_evil_server(place: &Path) -> Daemon {
     let models = place.join("models");
     let data = place.join("data");

@@ -1,20 +1,20 @@
-//! Who is told of drift and of an accuracy that drops: `predictd watch --drift`.
+//! Alerts of drift and of a dropped accuracy: `predictd watch --drift`.
 
 use std::process::{Child, Command, Stdio};
 
-use predictd::watch::alert::AlertStatus;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
 use crate::support::drift_scene::{
-    DriftScene, PROFILE_TEXTS, predict_and_send_feedback, predict_texts, reported_accuracy, reported_drop,
+    DriftScene, PROFILE_TEXTS, post_feedback_on_profile_texts, predict_texts, reported_accuracy, reported_drop,
     signal_levels,
 };
 use crate::support::http_receiver::HttpReceiver;
+use crate::support::snapshots::{ADDRESS, TIME, snapshot_settings};
 use crate::support::waiting::block_until;
-use crate::support::watch_alerts::wait_for_alerts;
+use crate::support::watch_alerts::{wait_for_alerts, wait_for_raw_alerts};
 
-/// A watcher that looks every 20 ms, and tells `webhook`.
+/// A watcher that checks every 20 ms and sends its alerts to `webhook`.
 struct DriftWatcher(Child);
 
 impl DriftWatcher {
@@ -42,20 +42,29 @@ fn watch_once_command(daemon: &Daemon, options: &[&str]) -> Command {
     predictd(&[&["watch", &health, "--drift", &admin], options].concat())
 }
 
-/// What was told so far: status and signal of each alert.
-fn received_alerts(webhook: &HttpReceiver, count: usize) -> Vec<(AlertStatus, String)> {
-    let alerts = wait_for_alerts(webhook, count).into_iter();
-    alerts.map(|alert| (alert.status, alert.drift.unwrap().signal)).collect()
+/// Status and signal of each alert until now.
+fn received_alerts(webhook: &HttpReceiver, count: usize) -> Vec<[String; 2]> {
+    wait_for_raw_alerts(webhook, count).iter().map(status_and_signal).collect()
 }
+
+fn status_and_signal(alert: &Value) -> [String; 2] {
+    [&alert["status"], &alert["drift"]["signal"]].map(|field| field.as_str().unwrap().to_owned())
+}
+
+/// What is measured in an alert of drift.
+const DISTANCES: [(&str, &str); 2] = [
+    (r#""(value|threshold)": [^,\n]+"#, "\"$1\": \"[measured]\""),
+    (r"\([\d.]+, from [\d.]+ on it drifts\)", "([measured], from [measured] on it drifts)"),
+];
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 fn drift_alert_is_sent_once_and_on_resolution() {
-    let place = DriftScene::with_profile();
-    let daemon = place.start(&["--drift-window", "200"]);
-    let told_to = tempfile::tempdir().unwrap();
-    let program = told_to.path().join("retrain");
-    let file = told_to.path().join("told");
+    let scene = DriftScene::with_profile();
+    let daemon = scene.start(&["--drift-window", "200"]);
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("retrain");
+    let file = directory.path().join("alerts");
     std::fs::write(&program, format!("#!/bin/sh\ncat >> {0}\necho >> {0}\n", file.display())).unwrap();
     let mut permissions = std::fs::metadata(&program).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
@@ -89,31 +98,31 @@ fn drift_alert_is_sent_once_and_on_resolution() {
         .collect();
     assert_eq!(found.remove(0), "labels");
     let began = 1 + found.len();
-    let sent = webhook.wait_for_requests(began)[0].1.clone();
-    assert!(sent.get("check").is_none(), "{sent}");
+    let sent = wait_for_raw_alerts(&webhook, began).swap_remove(0);
+    snapshot_settings(&[&DISTANCES[..], &[ADDRESS, TIME]].concat())
+        .bind(|| insta::assert_snapshot!("drift-alert", format!("{sent:#}")));
     let first = wait_for_alerts(&webhook, began).swap_remove(0);
-    assert_eq!((first.status, first.url), (AlertStatus::Drifting, format!("http://{}/admin/drift", daemon.admin)));
+    assert_eq!(first.url, format!("http://{}/admin/drift", daemon.admin));
     let drift = first.drift.unwrap();
     assert_eq!((drift.model.as_str(), drift.version.as_str(), drift.signal.as_str()), ("m", "1", "labels"));
     assert!(drift.value > drift.threshold, "{drift:?}");
     assert!(first.summary.starts_with("live texts of m/1 at http://"), "{}", first.summary);
     predict_texts(&daemon, &PROFILE_TEXTS, 400);
     let all = received_alerts(&webhook, 2 * began);
-    let labels = |status| (status, "labels".to_owned());
-    assert_eq!((&all[0], &all[began]), (&labels(AlertStatus::Drifting), &labels(AlertStatus::Quiet)));
+    assert_eq!([&all[0], &all[began]], [&["drifting", "labels"], &["quiet", "labels"]]);
     let text = slack.wait_for_requests(2 * began)[0].1["text"].as_str().unwrap().to_owned();
     assert!(text.starts_with(":large_orange_circle: live texts of m/1"), "{text}");
     let events = pager.wait_for_requests(2 * began);
-    let event = |place: usize, field: &str| events[place].1[field].as_str().unwrap().to_owned();
-    assert_eq!((event(0, "event_action"), event(began, "event_action")), ("trigger".to_owned(), "resolve".to_owned()));
-    assert_eq!(event(0, "dedup_key"), event(began, "dedup_key"));
+    let [trigger, resolve] = [&events[0].1, &events[began].1];
+    assert_eq!([&trigger["event_action"], &resolve["event_action"]], ["trigger", "resolve"]);
+    assert!(trigger["dedup_key"].is_string() && trigger["dedup_key"] == resolve["dedup_key"], "{trigger} {resolve}");
     let labels = &manager.wait_for_requests(1)[0].1[0]["labels"];
     assert_eq!(
         (&labels["alertname"], &labels["signal"], &labels["severity"]),
         (&json!("PredictdDrift"), &json!("labels"), &json!("note"))
     );
-    block_until("the program was told", || {
-        std::fs::read_to_string(&file).is_ok_and(|told| told.lines().count() == 2 * began)
+    block_until("the program got the alerts", || {
+        std::fs::read_to_string(&file).is_ok_and(|alerts| alerts.lines().count() == 2 * began)
     });
     watcher.stop();
     assert_eq!(webhook.received_requests().len(), 2 * began);
@@ -121,30 +130,30 @@ fn drift_alert_is_sent_once_and_on_resolution() {
 
 #[test]
 fn drift_alert_state_survives_restarts() {
-    let place = DriftScene::with_profile();
-    let state = place.data.path().join("state.json");
+    let scene = DriftScene::with_profile();
+    let state = scene.data.path().join("state.json");
     let options = ["--state", state.to_str().unwrap()];
     let webhook = HttpReceiver::new(&[]);
-    let daemon = place.start(&["--drift-window", "200"]);
+    let daemon = scene.start(&["--drift-window", "200"]);
     let watcher = DriftWatcher::start(&daemon, &webhook, &options);
-    block_until("it was looked", || reported_accuracy(&daemon).is_some());
-    predict_and_send_feedback(&daemon, 150, false);
-    assert_eq!(received_alerts(&webhook, 1), [(AlertStatus::AccuracyDropped, "accuracy".to_owned())]);
+    block_until("the watcher has checked", || reported_accuracy(&daemon).is_some());
+    post_feedback_on_profile_texts(&daemon, 150, false);
+    assert_eq!(received_alerts(&webhook, 1), [["accuracy_dropped", "accuracy"]]);
     let summary = wait_for_alerts(&webhook, 1).swap_remove(0).summary;
     assert!(summary.contains("is less often right than when it was tried (0.000, where it was 0.750)"), "{summary}");
     watcher.stop();
-    // Another watcher knows it, and tells nothing twice.
+    // Another watcher reads the state and sends no alert twice.
     let hook = webhook.url("/");
     let again = [&options[..], &["--once", "--webhook", &hook]].concat();
     let (code, log) = run_to_exit(&mut watch_once_command(&daemon, &again));
     assert_eq!((code, webhook.received_requests().len()), (0, 1), "{log}");
     assert!(std::fs::read_to_string(&state).unwrap().contains("m/1 accuracy"));
-    predict_and_send_feedback(&daemon, 900, true);
+    post_feedback_on_profile_texts(&daemon, 900, true);
     block_until("the accuracy is back", || reported_drop(&daemon) == Some(false));
     let (code, log) = run_to_exit(&mut watch_once_command(&daemon, &again));
     assert_eq!(
-        (code, received_alerts(&webhook, 2).pop()),
-        (0, Some((AlertStatus::AccuracyBack, "accuracy".to_owned()))),
+        (code, &received_alerts(&webhook, 2)[1]),
+        (0, &["accuracy_back", "accuracy"].map(str::to_owned)),
         "{log}"
     );
 }
@@ -152,31 +161,26 @@ fn drift_alert_state_survives_restarts() {
 #[test]
 fn drift_watch_sends_key_and_reports_bad_answers() {
     let healthy = HttpReceiver::new(&[(200, "")]);
-    let look = |server: &HttpReceiver, key: Option<&str>| {
-        let mut command = predictd(&["watch", &healthy.url(""), "--once", "--drift", &server.url("")]);
-        if let Some(key) = key {
-            command.env("PREDICTD_API_KEY", key);
-        }
-        run_to_exit(&mut command)
-    };
     let good = HttpReceiver::new(&[(200, "{\"versions\":[]}")]);
-    let (code, log) = look(&good, Some("CANARY"));
+    let mut command = predictd(&["watch", &healthy.url(""), "--once", "--drift", &good.url("")]);
+    let (code, log) = run_to_exit(command.env("PREDICTD_API_KEY", "CANARY"));
     assert!(code == 0 && !log.contains("CANARY"), "{log}");
     assert!(
         good.heads().contains("authorization: bearer canary")
             && good.received_requests()[0].0 == "/admin/drift?windows=0"
     );
+    let too_much = format!("{{\"versions\":[]}}{}", " ".repeat(5 << 20));
     for (status, body, reason) in [
         (401, "{}", "it answered with 401"),
         (200, "{}", "not that of /admin/drift"),
         (200, "[", "not that of /admin/drift"),
+        (200, &too_much, "more than 4194304 bytes"),
     ] {
-        let (code, log) = look(&HttpReceiver::new(&[(status, body)]), None);
+        let server = HttpReceiver::new(&[(status, body)]);
+        let (code, log) =
+            run_to_exit(&mut predictd(&["watch", &healthy.url(""), "--once", "--drift", &server.url("")]));
         assert!(code == 1 && log.contains(reason) && log.contains("1 of 1 servers do not tell of drift"), "{log}");
     }
-    let too_much = format!("{{\"versions\":[]}}{}", " ".repeat(5 << 20));
-    let (code, log) = look(&HttpReceiver::new(&[(200, &too_much)]), None);
-    assert!(code == 1 && log.contains("more than 4194304 bytes"), "{log}");
     let (code, said) = run_to_exit(&mut predictd(&["watch", &healthy.url(""), "--drift", "CANARY"]));
     assert!(code == 64 && said.contains("--drift") && !said.contains("CANARY"), "{said}");
 }

@@ -7,10 +7,11 @@ use predictd::drift::profile::ProfileAccuracy;
 use predictd::drift_profile::report::ProfileReport;
 use serde_json::{Value, json};
 
-use crate::support::check_command::check_report;
+use crate::support::check_command::{check_report, run_check};
 use crate::support::daemon::{predictd, run_to_exit};
 use crate::support::drift_scene::DriftScene;
 use crate::support::model_builder::TransformerBuilder;
+use crate::support::snapshots::{TEMP_DIR, snapshot_settings, transcript};
 use crate::support::test_server::{CHEAP_MODEL, shipped_models};
 
 fn profile_command(directory: &Path, options: &[&str]) -> std::process::Command {
@@ -21,9 +22,9 @@ fn profile_command(directory: &Path, options: &[&str]) -> std::process::Command 
 fn repeated_examples(count: usize) -> Vec<(String, String)> {
     let golden = shipped_models().join(CHEAP_MODEL).join("1/golden.json");
     let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
-    let string = |value: &Value| value.as_str().unwrap().to_owned();
     let examples = golden["examples"].as_array().unwrap().iter();
-    examples.map(|one| (string(&one["text"]), string(&one["label"]))).cycle().take(count).collect()
+    let examples = examples.map(|one| [&one["text"], &one["label"]].map(|value| value.as_str().unwrap().to_owned()));
+    examples.map(<(String, String)>::from).cycle().take(count).collect()
 }
 
 #[test]
@@ -72,92 +73,102 @@ fn profile_from_labelled_table_describes_model() {
 
 #[test]
 fn profile_is_written_to_model_or_output_path() {
-    let place = DriftScene::with_profile();
+    let scene = DriftScene::with_profile();
     let made: Profile =
-        serde_json::from_slice(&std::fs::read(place.version_dir().join("profile.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(scene.version_dir().join("profile.json")).unwrap()).unwrap();
     assert_eq!((made.labels[0].texts, made.labels[1].texts, made.other), (200, 200, 0));
     let accuracy = made.accuracy.unwrap();
     assert_eq!((accuracy.texts, accuracy.correct), (400, 300));
     // Of "10 20" in its special tokens, as of all texts, every token is known.
     let sums = made.unknown.unwrap();
     assert_eq!((sums.tokens, sums.unknown), (200 * 3 + 200 * 4, 0));
-    // A model with its profile is one that a check finds well, and a profile is made anew over the old one.
-    let report = check_report(&place.version_dir(), &[], 0);
+    // A check accepts a model with its profile. A second profile replaces the first.
+    let report = check_report(&scene.version_dir(), &[], 0);
     let model = report.results.unwrap().model;
     let profile = model.profile.unwrap();
     assert_eq!((profile.texts, profile.accuracy), (400, Some(0.75)));
     assert!(model.files.iter().any(|file| file.name == "profile.json"), "{:?}", model.files);
-    place.write_profile(&place.version_dir());
+    scene.write_profile(&scene.version_dir());
     // One of another graph serves, and is warned of.
-    let path = place.version_dir().join("profile.json");
+    let path = scene.version_dir().join("profile.json");
     let mut profile: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(profile["graph"].as_str().map(str::len), Some(64));
     let warning = "profile.json was made with another graph";
     assert!(!report.warnings.iter().any(|said| said.contains(warning)), "{:?}", report.warnings);
     profile["graph"] = json!("0".repeat(64));
     std::fs::write(&path, profile.to_string()).unwrap();
-    let report = check_report(&place.version_dir(), &[], 0);
+    let report = check_report(&scene.version_dir(), &[], 0);
     assert!(report.warnings.iter().any(|said| said.contains(warning)), "{:?}", report.warnings);
-    let log = place.start(&[]).log();
+    let log = scene.start(&[]).log();
     assert!(log.contains(warning), "{log}");
 }
 
 #[test]
+fn profile_json_report_matches_snapshot() {
+    let scene = DriftScene::with_profile();
+    let [texts, again] = ["texts.jsonl", "again.json"].map(|name| scene.data.path().join(name));
+    let options = ["--texts", texts.to_str().unwrap(), "--out", again.to_str().unwrap(), "--json"];
+    let page = transcript(&["profile", "--json"], &mut profile_command(&scene.version_dir(), &options));
+    snapshot_settings(&[TEMP_DIR]).bind(|| insta::assert_snapshot!("profile-json", page));
+}
+
+#[test]
 fn profile_from_feedback_export_is_written() {
-    let place = DriftScene::new();
-    let texts = place.data.path().join("told.jsonl");
-    let line = |text: Option<&str>, actual: &[&str]| json!({ "text": text, "actual": actual }).to_string() + "\n";
-    let lines = [line(Some("60"), &["a"]), line(None, &["a"]), line(Some("10"), &[])].concat();
-    std::fs::write(&texts, lines.repeat(100)).unwrap();
+    let scene = DriftScene::new();
+    let texts = scene.data.path().join("export.jsonl");
+    let lines = [(Some("60"), &["a"][..]), (None, &["a"]), (Some("10"), &[])];
+    let lines = lines.map(|(text, actual)| json!({ "text": text, "actual": actual }).to_string() + "\n");
+    std::fs::write(&texts, lines.concat().repeat(100)).unwrap();
     let texts = texts.to_str().unwrap();
-    let output = profile_command(&place.version_dir(), &["--texts", texts, "--json"]).output().unwrap();
+    let output = profile_command(&scene.version_dir(), &["--texts", texts, "--json"]).output().unwrap();
     let report: ProfileReport = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((report.texts, report.without_text), (200, 100));
     assert_eq!(report.accuracy, Some(ProfileAccuracy { texts: 200, correct: 100 }));
-    let check = |option: &str| {
-        let output = predictd(&["check", place.version_dir().to_str().unwrap(), option, texts]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(check("--texts").contains("; 100 rows without a text"), "{}", check("--texts"));
-    assert!(check("--against").contains("; 100 rows without a text"), "{}", check("--against"));
+    for option in ["--texts", "--against"] {
+        let (_, out, _) = run_check(&scene.version_dir(), &[option, texts]);
+        assert!(out.contains("; 100 rows without a text"), "{out}");
+    }
+}
+
+fn assert_refused(directory: &Path, texts: &str, code: i32, word: &str) {
+    let (found, said) = run_to_exit(&mut profile_command(directory, &["--texts", texts]));
+    assert!(found == code && said.contains(word) && !said.contains("panicked"), "{texts}: {found} {said}");
 }
 
 #[test]
 fn profile_unusable_texts_are_refused_with_reason() {
-    let place = DriftScene::new();
-    let file = |name: &str, content: &str| {
-        let path = place.data.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let refuses = |directory: &Path, texts: &str, code: i32, word: &str| {
-        let (found, said) = run_to_exit(&mut profile_command(directory, &["--texts", texts]));
-        assert!(found == code && said.contains(word) && !said.contains("panicked"), "{texts}: {found} {said}");
-    };
-    let version = place.version_dir();
-    refuses(&version, &file("few", &"10\n".repeat(199)), 64, "199 texts are answered, where a profile needs 200");
-    let unfit = "<script>alert(1)</script>\n";
-    refuses(
-        &version,
-        &file("unfit", &(unfit.to_owned() + &"10\n".repeat(199))),
-        64,
-        "needs 200 at least (1,000 are good): with fewer, chance hides every drift; line 1: ",
-    );
-    refuses(&version, &file("t.csv", "text,label\n10,c\n"), 64, "line 2: the model has no label \"c\"");
-    refuses(&version, &file("t.jsonl", "{"), 64, "line 1: ");
-    refuses(&version, "/nonexistent", 64, "--texts /nonexistent: ");
-    refuses(Path::new("/nonexistent"), "x", 64, "there is no such directory");
+    let scene = DriftScene::new();
+    let version = scene.version_dir();
+    let few = "10\n".repeat(199);
+    for (name, content, word) in [
+        ("few", few.clone(), "199 texts are answered, where a profile needs 200"),
+        (
+            "unfit",
+            format!("<script>alert(1)</script>\n{few}"),
+            "needs 200 at least (1,000 are good): with fewer, chance hides every drift; line 1: ",
+        ),
+        ("t.csv", "text,label\n10,c\n".to_owned(), "line 2: the model has no label \"c\""),
+        ("t.jsonl", "{".to_owned(), "line 1: "),
+    ] {
+        let texts = scene.data.path().join(name);
+        std::fs::write(&texts, content).unwrap();
+        assert_refused(&version, texts.to_str().unwrap(), 64, word);
+    }
+    assert_refused(&version, "/nonexistent", 64, "--texts /nonexistent: ");
+    assert_refused(Path::new("/nonexistent"), "x", 64, "there is no such directory");
     assert!(!version.join("profile.json").exists());
-    let enough = file("enough", &"10\n".repeat(200));
+    let enough = scene.data.path().join("enough");
+    std::fs::write(&enough, "10\n".repeat(200)).unwrap();
+    let enough = enough.to_str().unwrap();
     let (code, said) =
-        run_to_exit(&mut profile_command(&version, &["--texts", &enough, "--out", "/nonexistent/profile.json"]));
+        run_to_exit(&mut profile_command(&version, &["--texts", enough, "--out", "/nonexistent/profile.json"]));
     assert!(code == 64 && said.contains("--out /nonexistent/profile.json: "), "{said}");
     std::fs::write(version.join("profile.json"), "{").unwrap();
-    refuses(&version, &enough, 1, "profile.json: EOF");
-    refuses(&version, &enough, 1, "move it away");
+    assert_refused(&version, enough, 1, "profile.json: EOF");
+    assert_refused(&version, enough, 1, "move it away");
     let number = TransformerBuilder::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).model();
-    let number = number.write(place.models.path(), "number", "1");
-    refuses(&number, &enough, 64, "its answers are not labels of texts");
+    let number = number.write(scene.models.path(), "number", "1");
+    assert_refused(&number, enough, 64, "its answers are not labels of texts");
     let (code, said) = run_to_exit(&mut profile_command(&version, &[]));
     assert!(code == 64 && said.contains("--texts"), "{said}");
 }

@@ -37,7 +37,7 @@ async fn load_error_beside_good_one(models: TempDir) -> String {
     assert_eq!((reply.status, reply.problem_kind().as_str()), (503, "model-not-ready"));
     assert!(reply.headers.contains_key("retry-after"));
     let reason = served.version_load_error(MODEL, "1");
-    // The reason is for the operator: a client is not told what the files hold.
+    // The reason is for the operator: no response shows the contents of the files.
     assert!(!reply.body.contains(&reason), "{}", reply.body);
     assert_eq!(reason.lines().count(), 1, "{reason}");
     served.server.stop().await.unwrap();

@@ -3,12 +3,12 @@
 use predictd::api::predictions::{ArmAttribution, BatchAnswer, Prediction};
 use serde_json::json;
 
-use crate::support::answers::{answered, label};
+use crate::support::answers::{item_answer, label};
 use crate::support::daemon_requests::{fell_back, post, status_and_pointer};
 use crate::support::experiment_scene::{
-    ExperimentScene, MODEL, arm_results, create_and_start, fetch_arm_results, fetch_results, post_feedback,
-    predict_as_user, second_model, second_model_failing_on_hello, send_change, send_change_ok, truth, two_arm_design,
-    version_arm,
+    ExperimentScene, MODEL, arm_results, create_and_start, feedback_item, fetch_arm_results, fetch_results,
+    post_feedback_ok, predict_as_user, second_model, second_model_failing_on_hello, send_change, send_change_ok,
+    two_arm_design, version_arm,
 };
 use crate::support::model_builder::slow_models;
 use crate::support::models_command::{change_model, change_model_refused};
@@ -30,11 +30,11 @@ fn arm_failure_falls_back_to_control_and_counts_as_wrong() {
     // Of a batch, what the arm cannot answer.
     let body = json!({ "texts": ["10", "hello", "20"], "user_id": "u" }).to_string();
     let batch: BatchAnswer = wire.request(request("POST", "/batch_predict", "", &body)).ok();
-    let answers = batch.results.iter().map(answered);
-    let told: Vec<_> = answers.map(|answer| (answer.model.version.as_str(), fell_back(answer))).collect();
-    assert_eq!(told, [("2", false), ("1", true), ("2", false)]);
+    let answers = batch.results.iter().map(item_answer);
+    let versions: Vec<_> = answers.map(|answer| (answer.model.version.as_str(), fell_back(answer))).collect();
+    assert_eq!(versions, [("2", false), ("1", true), ("2", false)]);
     // The control was right, and the arm gave no answer.
-    post_feedback(&daemon, &[truth(&good, "b"), truth(&fallen, "a")]);
+    post_feedback_ok(&daemon, &[feedback_item(&good, "b"), feedback_item(&fallen, "a")]);
     let found = fetch_results(&daemon, "colours", "");
     let new = arm_results(&found, "new");
     assert_eq!((new.requests, new.texts), (3, 5));

@@ -5,7 +5,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::daemon::{Daemon, predictd};
-use crate::support::experiment_scene::{ExperimentScene, is_decided_better, post_feedback, predict_as_user, truth};
+use crate::support::experiment_scene::{
+    ExperimentScene, feedback_item, is_decided_better, post_feedback_ok, predict_as_user,
+};
 use crate::support::raw_client::RawClient;
 use crate::support::snapshots::{TIME, snapshot_settings, transcript};
 use crate::support::waiting::block_until;
@@ -43,9 +45,9 @@ fn experiments_command_create_to_end_matches_snapshot() {
     let start = ["start", "colours", "--reason", "why not"];
     let mut pages = transcripts(&daemon, &[&["list"], &create, &start, &["show", "colours"]]);
     let mut wire = RawClient::connect(daemon.address);
-    let truths: Vec<Value> =
-        (0..400).map(|user| truth(&predict_as_user(&mut wire, "10", &user.to_string()), "b")).collect();
-    post_feedback(&daemon, &truths);
+    let feedback: Vec<Value> =
+        (0..400).map(|user| feedback_item(&predict_as_user(&mut wire, "10", &user.to_string()), "b")).collect();
+    post_feedback_ok(&daemon, &feedback);
     // The first decision is stored by the process that evaluates every few seconds.
     block_until("it is decided", || is_decided_better(&daemon, "colours", "new"));
     pages.push_str(&transcripts(

@@ -7,22 +7,40 @@ use serde_json::json;
 use crate::support::daemon::Daemon;
 use crate::support::daemon_requests::{get_ok, scrape_metrics};
 use crate::support::experiment_scene::{
-    ExperimentScene, MODEL, arm_results, create_and_start, fetch_experiment, fetch_results, is_decided_better,
-    post_feedback, predict_as_user, send_change_ok, truth, two_arm_design,
+    ExperimentScene, MODEL, arm_results, create_and_start, feedback_item, fetch_experiment, fetch_results,
+    is_decided_better, post_feedback_ok, predict_as_user, send_change_ok, two_arm_design,
 };
 use crate::support::models_command::{change_model, recorded_active_version};
 use crate::support::raw_client::{RawClient, metric};
 use crate::support::waiting::block_until;
 
-/// Asks as so many users and tells that `b` would have been right; that of every fifth is `a`.
-fn predict_and_send_feedback(daemon: &Daemon, users: std::ops::Range<u32>) {
+/// Sends a text of each user, and `b` as the right label; for every fifth `a`.
+fn post_feedback_as_users(daemon: &Daemon, users: std::ops::Range<u32>) {
     let mut wire = RawClient::connect(daemon.address);
-    let mut truths = Vec::new();
+    let mut feedback = Vec::new();
     for user in users {
         let answer = predict_as_user(&mut wire, &(user % 90).to_string(), &user.to_string());
-        truths.push(truth(&answer, if user % 5 == 0 { "a" } else { "b" }));
+        feedback.push(feedback_item(&answer, if user % 5 == 0 { "a" } else { "b" }));
     }
-    post_feedback(daemon, &truths);
+    post_feedback_ok(daemon, &feedback);
+}
+
+/// Asserts that the results of 1,000 users favour `new`. Returns the right answers of each arm.
+fn assert_new_is_better(found: &ExperimentResultsView) -> [u64; 2] {
+    let [old, new] = ["old", "new"].map(|name| arm_results(found, name));
+    assert_eq!(old.feedback.labelled + new.feedback.labelled, 1_000);
+    assert_eq!(old.requests + new.requests, 1_000);
+    // One in five is `a`, and `old` always says so.
+    let right = [old, new].map(|arm| arm.feedback.accuracy.unwrap());
+    assert!((0.1..0.3).contains(&right[0]) && (0.7..0.9).contains(&right[1]), "{right:?}");
+    assert_eq!(new.against_control.as_ref().unwrap().decision, "better");
+    let verdict = &found.verdict;
+    assert!(
+        verdict.starts_with("new is better: right in ") && verdict.ends_with("however often you look."),
+        "{verdict}"
+    );
+    assert!((found.users - 1_000.0).abs() < f64::EPSILON && found.mismatch.is_none(), "{found:?}");
+    [old.feedback.correct, new.feedback.correct]
 }
 
 #[test]
@@ -31,24 +49,8 @@ fn results_name_better_arm_and_survive_restart() {
     let daemon = scene.start();
     change_model(&daemon, &["activate", MODEL, "1"]);
     create_and_start(&daemon, "colours", &two_arm_design(0.5, 0.5));
-    predict_and_send_feedback(&daemon, 0..1_000);
-    let judge = |found: &ExperimentResultsView| {
-        let [old, new] = ["old", "new"].map(|name| arm_results(found, name));
-        assert_eq!(old.feedback.labelled + new.feedback.labelled, 1_000);
-        assert_eq!(old.requests + new.requests, 1_000);
-        // One in five is `a`, and `old` always says so.
-        let right = [old, new].map(|arm| arm.feedback.accuracy.unwrap());
-        assert!((0.1..0.3).contains(&right[0]) && (0.7..0.9).contains(&right[1]), "{right:?}");
-        assert_eq!(new.against_control.as_ref().unwrap().decision, "better");
-        let verdict = &found.verdict;
-        assert!(
-            verdict.starts_with("new is better: right in ") && verdict.ends_with("however often you look."),
-            "{verdict}"
-        );
-        assert!((found.users - 1_000.0).abs() < f64::EPSILON && found.mismatch.is_none(), "{found:?}");
-        [old.feedback.correct, new.feedback.correct]
-    };
-    let before = judge(&fetch_results(&daemon, "colours", ""));
+    post_feedback_as_users(&daemon, 0..1_000);
+    let before = assert_new_is_better(&fetch_results(&daemon, "colours", ""));
     let details = fetch_results(&daemon, "colours", "?details=true");
     let new = &arm_results(&details, "new").feedback;
     let count = new.labelled - new.correct;
@@ -64,7 +66,7 @@ fn results_name_better_arm_and_survive_restart() {
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = scene.start();
-    assert_eq!(judge(&fetch_results(&daemon, "colours", "")), before);
+    assert_eq!(assert_new_is_better(&fetch_results(&daemon, "colours", "")), before);
     assert_eq!(
         metric(
             daemon.admin,
@@ -74,10 +76,10 @@ fn results_name_better_arm_and_survive_restart() {
     );
     // Another phase counts for itself.
     send_change_ok(&daemon, "PUT", "colours", "", &two_arm_design(0.9, 0.1));
-    predict_and_send_feedback(&daemon, 0..20);
+    post_feedback_as_users(&daemon, 0..20);
     let found = fetch_results(&daemon, "colours", "");
     assert!(found.verdict.starts_with("Too little feedback"), "{found:?}");
-    assert_eq!(judge(&fetch_results(&daemon, "colours", "?phase=1")), before);
+    assert_eq!(assert_new_is_better(&fetch_results(&daemon, "colours", "?phase=1")), before);
     send_change_ok(&daemon, "POST", "colours", "/promote", &json!({ "arm": "new", "reason": "it is better" }));
     assert_eq!(recorded_active_version(&daemon, MODEL).as_deref(), Some("2"));
     let history: Vec<AuditEntryView> = get_ok(daemon.admin, &format!("/admin/models/{MODEL}/history"));

@@ -4,9 +4,10 @@ use predictd::api::experiments::{ExperimentDesignBody, ExperimentView, Guardrail
 use serde_json::{Value, json};
 
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::get_ok;
 use crate::support::experiment_scene::{
-    ExperimentScene, MODEL, create_and_start, fetch_experiment, fetch_history, predict_as_user, second_model,
-    second_model_failing_on_hello, version_arm,
+    ExperimentScene, MODEL, create_and_start, experiment_path, fetch_experiment, fetch_history, predict_as_user,
+    second_model, second_model_failing_on_hello, send_change_ok, version_arm,
 };
 use crate::support::models_command::{change_model, recorded_active_version};
 use crate::support::raw_client::{RawClient, request};
@@ -50,6 +51,23 @@ fn predict_until(daemon: &Daemon, text: &str, what: &str, holds: impl Fn(&Experi
 }
 
 #[test]
+fn rollout_fields_left_out_get_defaults() {
+    let scene = ExperimentScene::new();
+    let daemon = scene.start();
+    let arms = json!([{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }]);
+    for (name, rollout, errors) in [
+        ("plain", json!({ "steps": [{ "weight": 5 }, { "weight": 100 }] }), 0.01),
+        ("guarded", json!({ "steps": [{ "weight": 0.05 }, { "weight": 1 }], "guards": { "errors": 0.05 } }), 0.05),
+    ] {
+        send_change_ok(&daemon, "PUT", name, "", &json!({ "on": MODEL, "arms": arms, "rollout": rollout }));
+        let found: Value = get_ok(daemon.admin, &experiment_path(name));
+        let steps = [0.05, 1.0].map(|weight| json!({ "weight": weight, "seconds": 3_600, "requests": 1_000 }));
+        let guards = json!({ "errors": errors, "p99": 2.0, "accuracy": 0.0 });
+        assert_eq!(found["rollout"], json!({ "steps": steps, "guards": guards }), "{found}");
+    }
+}
+
+#[test]
 fn rollout_completed_activates_version() {
     let scene = ExperimentScene::new();
     let daemon = scene.start();
@@ -65,8 +83,8 @@ fn rollout_completed_activates_version() {
     assert_eq!(weights, [0.05, 0.5, 1.0]);
     assert_eq!(recorded_active_version(&daemon, MODEL).as_deref(), Some("2"));
     let history = fetch_history(&daemon, "new-one");
-    let told: Vec<&str> = history.iter().map(|done| done.action.as_str()).collect();
-    assert_eq!(told, ["promote", "step", "step", "start", "design"]);
+    let actions: Vec<&str> = history.iter().map(|done| done.action.as_str()).collect();
+    assert_eq!(actions, ["promote", "step", "step", "start", "design"]);
 }
 
 #[test]

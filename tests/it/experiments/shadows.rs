@@ -1,4 +1,4 @@
-//! Shadows: they see texts, nobody gets their answers, and what they do to themselves is nobody's problem.
+//! Shadows: they see texts, no client gets their answers, and their failures change no answer.
 
 use std::time::Instant;
 

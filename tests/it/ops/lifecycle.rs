@@ -13,13 +13,12 @@ mod suspended_process;
 
 use std::path::Path;
 
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, serve_command};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::raw_client::request;
-use crate::support::test_server::{QUESTION, cheap_models};
+use crate::support::test_server::{cheap_models, question_body};
 
 /// A process with directories of its own.
 struct Scene {
@@ -57,5 +56,5 @@ impl Scene {
 
 /// A request that every BANKING77 model answers with `card_arrival`.
 fn question() -> String {
-    request("POST", "/predict", "", &json!({ "text": QUESTION }).to_string())
+    request("POST", "/predict", "", &question_body())
 }

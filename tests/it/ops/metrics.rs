@@ -15,8 +15,9 @@ use serde_json::json;
 
 use crate::support::answers::label;
 use crate::support::daemon::Daemon;
+use crate::support::daemon_requests::scrape_metrics;
 use crate::support::fake_backend_server::FakeBackendServer;
-use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::snapshots::snapshot_settings;
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models, send_request, test_env_var};
 use crate::support::waiting::{block_until as until_true, wait_until};
@@ -343,7 +344,7 @@ fn metrics_requests_refused_before_body_are_counted() {
     }
     let in_flight = "predictd_http_requests_in_flight";
     until_true("no request is in flight", || metric(daemon.admin, in_flight) <= 1);
-    let text = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+    let text = scrape_metrics(&daemon);
     let of = |name: &str| sum_by_labels(&text, name, &["route"])[&vec!["/predict".to_owned()]];
     assert!(of("predictd_http_requests_started_total") >= 6.0);
     assert_eq!(of("predictd_http_requests_started_total"), of("predictd_http_requests_ended_total"), "{text}");
@@ -445,8 +446,8 @@ async fn metrics_client_input_adds_no_series() {
 
 /// Series of `/metrics`.
 fn metric_series(daemon: &Daemon) -> BTreeSet<String> {
-    let body = RawClient::connect(daemon.admin).request(get("/metrics")).body;
-    let lines = body.lines().filter(|line| !line.starts_with('#'));
+    let text = scrape_metrics(daemon);
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect()
 }
 

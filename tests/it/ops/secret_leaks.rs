@@ -1,10 +1,11 @@
-//! What nobody may read: secrets and texts, planted wherever a client or an operator can put
+//! Secrets and texts that must not be shown, planted wherever a client or an operator can put
 //! them, are looked for in everything the server shows.
 
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, predictd, serve_command};
+use crate::support::daemon_requests::scrape_metrics;
 use crate::support::raw_client::{RawClient, get, request};
 use crate::support::test_server::{CHEAP_MODEL, cheap_models};
 
@@ -63,8 +64,7 @@ fn canary_requests(key: &str) -> Vec<String> {
 
 /// Both spellings of the canary, and the secret part of a key.
 fn find_leak(shown: &str, key: &str) -> Option<usize> {
-    let place = |secret: &str| shown.find(secret);
-    place(CANARY).or_else(|| place(&CANARY.to_lowercase())).or_else(|| place(key.trim_start_matches("pd_")))
+    [CANARY, &CANARY.to_lowercase(), key.trim_start_matches("pd_")].into_iter().find_map(|secret| shown.find(secret))
 }
 
 fn assert_no_leak(what: &str, shown: &str, key: &str) {
@@ -140,7 +140,7 @@ fn secrets_private_key_is_never_shown() {
         wire.send(bytes);
         wire.read_to_close();
     }
-    let metrics = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+    let metrics = scrape_metrics(&daemon);
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert!(status.success());

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
 use crate::support::http_receiver::HttpReceiver;
 use crate::support::raw_client::{RawClient, get, metric, request};
-use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models, shipped_models};
+use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models, question_body, shipped_models};
 use crate::support::waiting::block_until;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -45,7 +45,7 @@ impl TracedServer {
     }
 
     fn predict(&self, headers: &str) {
-        assert_eq!(self.send(headers, "/predict", &json!({ "text": QUESTION }).to_string()), 200);
+        assert_eq!(self.send(headers, "/predict", &question_body()), 200);
     }
 
     /// Stops the server, which delivers what it still has; all spans of its life.
@@ -142,7 +142,7 @@ fn trace_of_caller_continues_with_request_spans() {
 #[test]
 fn trace_sampling_follows_caller_and_options() {
     let caller = |flags: &str| format!("Traceparent: 00-{TRACE_ID}-{PARENT_SPAN_ID}-{flags}\r\n");
-    // Nobody traces but the server: a new trace, which the log names.
+    // The request has no trace: the server starts one, and the log names it.
     let mut traced = TracedServer::start(&[]);
     traced.predict("");
     let line = traced.daemon.wait_for_log("request completed");
@@ -171,7 +171,7 @@ fn trace_sampling_follows_caller_and_options() {
     let spans = traced.stop_and_collect_spans();
     assert!(spans.len() == 4 && spans.iter().all(|span| hex::encode(&span.trace_id) == TRACE_ID), "{spans:#?}");
 
-    // But not those whom nobody knows.
+    // A client behind a proxy has no say.
     let traced = TracedServer::start(&["--otlp-sample-ratio", "0", "--trusted-proxies", "127.0.0.1"]);
     traced.predict(&format!("{}X-Forwarded-For: 192.0.2.7\r\n", caller("01")));
     traced.predict(&caller("01"));
@@ -195,11 +195,11 @@ fn trace_span_has_error_type() {
     drop(leaves);
     traced.daemon.wait_for_log("client disconnected before the response");
     let spans = traced.stop_and_collect_spans();
-    let told: Vec<_> =
+    let kinds: Vec<_> =
         spans.iter().map(|span| (&*span.name, text_attribute(&span.attributes, "error.type").unwrap())).collect();
     let expected =
         [("POST /predict", "model-not-found"), ("POST unmatched", "not-found"), ("POST /predict", "cancelled")];
-    assert_eq!(told, expected.map(|(name, kind)| (name, kind.to_owned())));
+    assert_eq!(kinds, expected.map(|(name, kind)| (name, kind.to_owned())));
     // It was not the server's fault.
     let fault = |span: &Span| span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error);
     assert!(!spans.iter().any(fault) && !format!("{spans:?}").contains("CANARY"), "{spans:#?}");

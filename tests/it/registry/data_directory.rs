@@ -50,8 +50,8 @@ impl Scene {
     }
 }
 
-/// Tells the truth about a new answer.
-fn post_feedback(daemon: &Daemon) -> RawResponse {
+/// The response to feedback on a new answer.
+fn predict_and_post_feedback(daemon: &Daemon) -> RawResponse {
     let answer = daemon.predict("10 20");
     let body = json!({ "prediction_id": answer.prediction_id, "actual": label(&answer) });
     post(daemon.address, "/feedback", &body)

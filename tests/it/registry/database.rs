@@ -67,8 +67,8 @@ async fn database_changes_are_read_back_after_reopen() {
             (Some("2"), 0, 1, 6)
         );
         let latest = history(&database, HistoryFilter::Model("m"), 3).await.unwrap();
-        let told: Vec<_> = latest.iter().map(|done| (done.epoch, &*done.action, &*done.actor)).collect();
-        assert_eq!(told, [(7, "remove", "key ops"), (6, "pin", "key ops"), (5, "activate", "key ops")]);
+        let changes: Vec<_> = latest.iter().map(|done| (done.epoch, &*done.action, &*done.actor)).collect();
+        assert_eq!(changes, [(7, "remove", "key ops"), (6, "pin", "key ops"), (5, "activate", "key ops")]);
         assert_eq!(history(&database, HistoryFilter::All, 100).await.unwrap().len(), 7);
     }
 }

@@ -1,61 +1,75 @@
 //! What the database promises of feedback: the latest counts, and retention deletes in steps.
 
+use predictd::registry::database::Database;
 use predictd::registry::database::feedback::{FeedbackPageLimit, FeedbackTable};
 use predictd::registry::database::retention::{DeletionCounts, delete_feedback};
 use predictd::registry::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 
 use crate::support::databases::FreshDatabase;
 
+/// Feedback on an answer `a` of version 1, without a text.
+fn feedback_record(id: impl Into<String>, actual: &str, reported_at: i64) -> FeedbackRecord {
+    FeedbackRecord {
+        id: id.into(),
+        predicted_at: 1,
+        model: "m".to_owned(),
+        version: "1".to_owned(),
+        arm: String::new(),
+        predicted: vec!["a".to_owned()],
+        confidence: 0.75,
+        actual: vec![actual.to_owned()],
+        text: None,
+        caller: "somebody".to_owned(),
+        reported_at,
+    }
+}
+
+async fn insert_spooled(database: &Database, record: FeedbackRecord) -> FeedbackWriteOutcome {
+    FeedbackTable(database).insert_spooled(&[record]).await.unwrap()[0]
+}
+
 #[tokio::test]
 async fn feedback_out_of_order_latest_timestamp_wins() {
     for fresh in FreshDatabase::sqlite_and_postgres().await {
         let database = fresh.open().await;
-        let told = |actual: &str, told: i64| FeedbackRecord {
-            id: "1".to_owned(),
-            predicted_at: 1,
-            model: "m".to_owned(),
-            version: "1".to_owned(),
-            arm: String::new(),
-            predicted: vec!["a".to_owned()],
-            confidence: 0.75,
-            actual: vec![actual.to_owned()],
-            text: None,
-            caller: "somebody".to_owned(),
-            reported_at: told,
-        };
-        let tell = async |one: FeedbackRecord| FeedbackTable(&database).insert_spooled(&[one]).await.unwrap()[0];
-        assert_eq!(tell(told("a", 10)).await, FeedbackWriteOutcome::New);
-        assert_eq!(tell(told("b", 30)).await, FeedbackWriteOutcome::Corrected);
+        assert_eq!(insert_spooled(&database, feedback_record("1", "a", 10)).await, FeedbackWriteOutcome::New);
+        assert_eq!(insert_spooled(&database, feedback_record("1", "b", 30)).await, FeedbackWriteOutcome::Corrected);
         // It had to wait somewhere; and once more, because the state of a killed process is unknown.
-        assert_eq!(tell(told("a", 20)).await, FeedbackWriteOutcome::Superseded);
-        assert_eq!(tell(told("a", 20)).await, FeedbackWriteOutcome::Superseded);
-        // Told again, it is later than what waits.
-        assert_eq!(tell(told("b", 50)).await, FeedbackWriteOutcome::Unchanged);
-        assert_eq!(tell(told("a", 40)).await, FeedbackWriteOutcome::Superseded);
+        assert_eq!(insert_spooled(&database, feedback_record("1", "a", 20)).await, FeedbackWriteOutcome::Superseded);
+        assert_eq!(insert_spooled(&database, feedback_record("1", "a", 20)).await, FeedbackWriteOutcome::Superseded);
+        // The same feedback again is later than the one in between.
+        assert_eq!(insert_spooled(&database, feedback_record("1", "b", 50)).await, FeedbackWriteOutcome::Unchanged);
+        assert_eq!(insert_spooled(&database, feedback_record("1", "a", 40)).await, FeedbackWriteOutcome::Superseded);
         let page = FeedbackPageLimit { max_rows: 10, max_text_bytes: 1_000 };
         let (kept, more) = FeedbackTable(&database).list(None, (0, ""), page).await.unwrap();
-        assert_eq!((kept, more), (vec![told("b", 50)], false));
-        assert_eq!(
-            tell(FeedbackRecord { text: Some("text".to_owned()), ..told("b", 60) }).await,
-            FeedbackWriteOutcome::Unchanged
-        );
+        assert_eq!((kept, more), (vec![feedback_record("1", "b", 50)], false));
+        let with_text = FeedbackRecord { text: Some("text".to_owned()), ..feedback_record("1", "b", 60) };
+        assert_eq!(insert_spooled(&database, with_text.clone()).await, FeedbackWriteOutcome::Unchanged);
         let (kept, _) = FeedbackTable(&database).list(Some("m"), (50, "1"), page).await.unwrap();
-        assert_eq!(kept, [FeedbackRecord { text: Some("text".to_owned()), ..told("b", 60) }]);
+        assert_eq!(kept, [with_text]);
         assert!(FeedbackTable(&database).list(Some("other"), (0, ""), page).await.unwrap().0.is_empty());
-        // What is told now is told last, however far ahead another's clock was.
-        let now =
-            async |actual: &str, at: i64| FeedbackTable(&database).insert_new(&[told(actual, at)]).await.unwrap()[0];
-        assert_eq!(
-            (now("a", 50).await, now("a", 55).await, now("b", 40).await),
-            (FeedbackWriteOutcome::Corrected, FeedbackWriteOutcome::Unchanged, FeedbackWriteOutcome::Corrected)
-        );
+        // New feedback is the last, however far ahead another server's clock was.
+        for (actual, at, outcome) in [
+            ("a", 50, FeedbackWriteOutcome::Corrected),
+            ("a", 55, FeedbackWriteOutcome::Unchanged),
+            ("b", 40, FeedbackWriteOutcome::Corrected),
+        ] {
+            let record = feedback_record("1", actual, at);
+            assert_eq!(FeedbackTable(&database).insert_new(&[record]).await.unwrap(), [outcome]);
+        }
         assert_eq!(FeedbackTable(&database).list(None, (0, ""), page).await.unwrap().0[0].reported_at, 63);
         database.close().await;
     }
 }
 
+/// Rows of the feedback that later feedback has replaced.
+async fn earlier_feedback(fresh: &FreshDatabase) -> Vec<(String, i64, String, String)> {
+    let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+    let query = sqlx::query_as("SELECT id, told, actual, who FROM feedback_earlier ORDER BY id, told");
+    query.fetch_all(&pool).await.unwrap()
+}
+
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn feedback_bulk_insert_equals_single_inserts() {
     let all: Vec<FeedbackRecord> = (0..500)
         .map(|number| {
@@ -97,15 +111,8 @@ async fn feedback_bulk_insert_equals_single_inserts() {
         let page = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: usize::MAX };
         let (found, _) = FeedbackTable(&one).list(None, (0, ""), page).await.unwrap();
         assert_eq!(found, FeedbackTable(&other).list(None, (0, ""), page).await.unwrap().0);
-        let earlier = async |fresh: &FreshDatabase| -> Vec<(String, i64, String, String)> {
-            let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
-            sqlx::query_as("SELECT id, told, actual, who FROM feedback_earlier ORDER BY id, told")
-                .fetch_all(&pool)
-                .await
-                .unwrap()
-        };
-        let before = earlier(&at_once).await;
-        assert!(before.len() > 100 && before == earlier(&bit_by_bit).await, "{before:?}");
+        let earlier = earlier_feedback(&at_once).await;
+        assert!(earlier.len() > 100 && earlier == earlier_feedback(&bit_by_bit).await, "{earlier:?}");
         // A page ends after so many rows, or bytes of texts; the next goes on behind it.
         let mut paged: Vec<FeedbackRecord> = Vec::new();
         let mut more = true;
@@ -127,22 +134,15 @@ async fn feedback_bulk_insert_equals_single_inserts() {
 async fn accuracy_counts_latest_feedback_of_a_version() {
     for fresh in FreshDatabase::sqlite_and_postgres().await {
         let database = fresh.open().await;
-        let told = |number: i64, version: &str, right: bool| FeedbackRecord {
-            id: format!("{version} {number}"),
-            predicted_at: number,
-            model: "m".to_owned(),
-            version: version.to_owned(),
-            arm: String::new(),
-            predicted: vec!["a".to_owned()],
-            confidence: 0.75,
-            actual: vec![if right { "a" } else { "b" }.to_owned()],
-            text: None,
-            caller: "somebody".to_owned(),
-            // In another order than they were made.
-            reported_at: 1_000 - number,
-        };
-        // Wrong at first, then right; another version is never right.
-        let all: Vec<FeedbackRecord> = (1..=20).flat_map(|n| [told(n, "1", n > 8), told(n, "2", false)]).collect();
+        // Wrong at first, then right; another version is never right. Feedback comes in another order than the answers.
+        let all = (1..=20).flat_map(|number| {
+            [("1", if number > 8 { "a" } else { "b" }), ("2", "b")].map(|(version, actual)| FeedbackRecord {
+                predicted_at: number,
+                version: version.to_owned(),
+                ..feedback_record(format!("{version} {number}"), actual, 1_000 - number)
+            })
+        });
+        let all: Vec<FeedbackRecord> = all.collect();
         FeedbackTable(&database).insert_spooled(&all).await.unwrap();
         for (version, oldest, most, expected) in [
             ("1", 0, 1_000, (20, 12)),
@@ -163,26 +163,15 @@ async fn accuracy_counts_latest_feedback_of_a_version() {
 async fn feedback_retention_deletes_in_steps_with_history() {
     for fresh in FreshDatabase::sqlite_and_postgres().await {
         let database = fresh.open().await;
-        let told = |number: i64, actual: &str, told: i64| FeedbackRecord {
-            id: format!("{number:04}"),
-            predicted_at: 1,
-            model: "m".to_owned(),
-            version: "1".to_owned(),
-            arm: String::new(),
-            predicted: vec!["a".to_owned()],
-            confidence: 0.75,
-            actual: vec![actual.to_owned()],
-            text: Some("text".to_owned()),
-            caller: "somebody".to_owned(),
-            reported_at: told,
-        };
-        // Every answer is told of twice: 10 is old, and the second time is old for the first 1,200 of them only.
+        // Every answer gets feedback twice. The first, at 10, is old; the second is old for the first 1,200 only.
         for some in (0..1_300).collect::<Vec<i64>>().chunks(100) {
-            let first: Vec<FeedbackRecord> = some.iter().map(|&number| told(number, "a", 10)).collect();
-            let when = |number: i64| if number < 1_200 { 20 } else { 40 };
-            let second: Vec<FeedbackRecord> = some.iter().map(|&number| told(number, "b", when(number))).collect();
-            FeedbackTable(&database).insert_spooled(&first).await.unwrap();
-            FeedbackTable(&database).insert_spooled(&second).await.unwrap();
+            for (actual, [old, young]) in [("a", [10, 10]), ("b", [20, 40])] {
+                let records = some.iter().map(|&number| FeedbackRecord {
+                    text: Some("text".to_owned()),
+                    ..feedback_record(format!("{number:04}"), actual, if number < 1_200 { old } else { young })
+                });
+                FeedbackTable(&database).insert_spooled(&records.collect::<Vec<_>>()).await.unwrap();
+            }
         }
         let mut deleted = Vec::new();
         loop {

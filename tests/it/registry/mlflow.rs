@@ -32,7 +32,7 @@ struct MlflowState {
     authorization_headers: Vec<String>,
 }
 
-/// A server that answers as MLflow 3.18 does, as far as it was told.
+/// A server that answers as MLflow 3.18 does, with the answers of its script.
 #[derive(Clone)]
 struct FakeMlflow {
     address: SocketAddr,
@@ -98,9 +98,10 @@ impl FakeMlflow {
 
     /// Tags that were set, as `version key=value`.
     fn tags(&self) -> Vec<String> {
-        let text = |posted: &Value, field: &str| posted[field].as_str().unwrap().to_owned();
-        let tag =
-            |posted: &Value| format!("{} {}={}", text(posted, "version"), text(posted, "key"), text(posted, "value"));
+        let tag = |posted: &Value| {
+            let [version, key, value] = ["version", "key", "value"].map(|field| posted[field].as_str().unwrap());
+            format!("{version} {key}={value}")
+        };
         self.state.lock().posted_bodies.iter().map(tag).collect()
     }
 }
@@ -193,13 +194,17 @@ impl Scene {
         Daemon::start_recorded(self.models.path(), self.data.path(), &options)
     }
 
+    fn assert_unchanged(&self, daemon: &Daemon) {
+        assert_eq!((self.stored_version_count(), version_or_problem(daemon, MODEL)), (0, "own".to_owned()));
+    }
+
     fn stored_version_count(&self) -> usize {
         std::fs::read_dir(self.data.path().join("store/versions")).unwrap().count()
     }
 }
 
 /// The version of a model that answers, or the kind of the problem.
-fn answering_version(daemon: &Daemon, model: &str) -> String {
+fn version_or_problem(daemon: &Daemon, model: &str) -> String {
     let answer = post(daemon.address, "/predict", &json!({ "text": "hello", "model": model }));
     if answer.status == 200 { answer.ok::<Prediction>().model.version } else { answer.problem_kind() }
 }
@@ -220,7 +225,7 @@ fn mlflow_version_is_registered() {
     let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!((version.origin.as_str(), &version.metadata), ("mlflow", &metadata.into()));
     change_model(&daemon, &["activate", MODEL, "1"]);
-    assert_eq!(answering_version(&daemon, MODEL), "1");
+    assert_eq!(version_or_problem(&daemon, MODEL), "1");
     // What is needed, and nothing else.
     let stored = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
     let mut names: Vec<_> =
@@ -237,7 +242,7 @@ fn mlflow_version_is_registered() {
     make_writable(&stored);
     std::fs::rename(&stored, place.logged_models.path().join("aside")).unwrap();
     let daemon = place.start(&[]);
-    assert_eq!((answering_version(&daemon, MODEL), stored.is_dir()), ("1".to_owned(), true));
+    assert_eq!((version_or_problem(&daemon, MODEL), stored.is_dir()), ("1".to_owned(), true));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // Others than those that were registered are not taken.
@@ -245,8 +250,16 @@ fn mlflow_version_is_registered() {
     std::fs::rename(&stored, place.logged_models.path().join("once more")).unwrap();
     place.log_version("1", |model| model.file("notes.txt", "others"));
     let daemon = place.start(&[]);
-    assert_eq!((answering_version(&daemon, MODEL), stored.is_dir()), ("own".to_owned(), false));
+    assert_eq!((version_or_problem(&daemon, MODEL), stored.is_dir()), ("own".to_owned(), false));
     assert!(daemon.log().contains("has other files now than those that were registered"));
+}
+
+fn file_list(files: &Value) -> Vec<u8> {
+    json!({ "files": files }).to_string().into_bytes()
+}
+
+fn artifact_uri(uri: &str) -> Vec<u8> {
+    json!({ "artifact_uri": uri }).to_string().into_bytes()
 }
 
 #[test]
@@ -258,31 +271,29 @@ fn mlflow_invalid_response_is_refused() {
     let of_one = format!("{ARTIFACTS_PATH}/1/models/m-1/artifacts");
     let uri = "/api/2.0/mlflow/model-versions/get-download-uri?name=M&version=1";
     let model = "/api/2.0/mlflow/model-versions/get?name=M&version=1";
-    let files = |files: Value| json!({ "files": files }).to_string();
-    let at = |place: &str| json!({ "artifact_uri": place }).to_string();
     let many: Vec<Value> = (0..10_000).map(|i| json!({ "path": format!("f{i}") })).collect();
     let said: Vec<(&str, u16, Vec<u8>, &str)> = vec![
-        (&root, 200, files(json!([{ "path": "MLmodel" }, { "path": "../../x" }])).into(), "is no name of a file"),
-        (&root, 200, files(json!([{ "path": "MLmodel" }, { "path": ".." }])).into(), "is no name of a file"),
-        (&root, 200, files(json!([{ "path": "/etc/passwd" }])).into(), "is no name of a file"),
+        (&root, 200, file_list(&json!([{ "path": "MLmodel" }, { "path": "../../x" }])), "is no name of a file"),
+        (&root, 200, file_list(&json!([{ "path": "MLmodel" }, { "path": ".." }])), "is no name of a file"),
+        (&root, 200, file_list(&json!([{ "path": "/etc/passwd" }])), "is no name of a file"),
         (
             &root,
             200,
-            files(json!([{ "path": "MLmodel" }, { "path": "model.onnx", "file_size": 7 }])).into(),
+            file_list(&json!([{ "path": "MLmodel" }, { "path": "model.onnx", "file_size": 7 }])),
             "others were announced",
         ),
-        (&root, 200, files(json!(many)).into(), "more than 512 files"),
-        (&root, 200, files(json!([{ "path": "x" }])).into(), "holds no MLmodel"),
-        (&root, 200, files(json!([{ "path": "MLmodel" }])).into(), "is not there"),
-        (&root, 200, files(json!("x")).into(), "answers what it should not"),
+        (&root, 200, file_list(&json!(many)), "more than 512 files"),
+        (&root, 200, file_list(&json!([{ "path": "x" }])), "holds no MLmodel"),
+        (&root, 200, file_list(&json!([{ "path": "MLmodel" }])), "is not there"),
+        (&root, 200, file_list(&json!("x")), "answers what it should not"),
         (&root, 200, vec![b' '; 5 << 20], "more than 4194304 bytes"),
         (&root, 200, b"<html>".to_vec(), "no JSON"),
-        (uri, 200, at("s3://bucket/x").into(), "\"s3\""),
-        (uri, 200, at("file:///etc").into(), "\"file\""),
-        (uri, 200, at("http://169.254.169.254/latest").into(), "\"http\""),
-        (uri, 200, at("mlflow-artifacts://169.254.169.254/x").into(), "another MLflow server"),
-        (uri, 200, at("mlflow-artifacts:/1/../../etc").into(), "no path"),
-        (uri, 200, at("models:/M/1").into(), "without an end"),
+        (uri, 200, artifact_uri("s3://bucket/x"), "\"s3\""),
+        (uri, 200, artifact_uri("file:///etc"), "\"file\""),
+        (uri, 200, artifact_uri("http://169.254.169.254/latest"), "\"http\""),
+        (uri, 200, artifact_uri("mlflow-artifacts://169.254.169.254/x"), "another MLflow server"),
+        (uri, 200, artifact_uri("mlflow-artifacts:/1/../../etc"), "no path"),
+        (uri, 200, artifact_uri("models:/M/1"), "without an end"),
         (uri, 302, Vec::new(), "says: 302"),
         (model, 401, br#"{"message":"who\nare you"}"#.to_vec(), "says: 401 who are you"),
         (model, 500, Vec::new(), "does not answer: 500"),
@@ -298,33 +309,30 @@ fn mlflow_invalid_response_is_refused() {
         (MLMODEL.replace("input_example.json", "../model.onnx"), "is not a file beside it"),
         (MLMODEL.replace("\"input_ids\"", "\"ids\""), "which the graph has not"),
     ];
-    let nothing_changed = || {
-        assert_eq!((place.stored_version_count(), answering_version(&daemon, MODEL)), (0, "own".to_owned()));
-    };
     for (path, status, body, expected) in said {
         place.log_version("1", |model| model);
         place.mlflow.set_response(path, status, body);
         let why = change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
         assert!(why.contains(expected), "{path}: {why}");
-        nothing_changed();
+        place.assert_unchanged(&daemon);
     }
     for (mlmodel, expected) in mlmodels {
         place.log_version("1", |model| model);
         place.mlflow.add_version("1", &place.logged_models.path().join(MODEL).join("1"), &mlmodel);
         let why = change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
         assert!(why.contains(expected), "{why}");
-        nothing_changed();
+        place.assert_unchanged(&daemon);
     }
     place.log_version("1", |model| model.file("input_example.json", "{\"age\": 7}"));
     assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("neither texts nor"));
-    nothing_changed();
+    place.assert_unchanged(&daemon);
     place.log_version("1", |model| model);
     place.mlflow.set_response(&format!("{of_one}/model.onnx"), 404, "");
     assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("says: 404"));
     assert!(
         change_model_refused(&daemon, &["register", MODEL, "1", "models:/M@nobody"]).contains("says: 404 not found")
     );
-    nothing_changed();
+    place.assert_unchanged(&daemon);
     // With nothing wrong it is taken.
     place.log_version("1", |model| model);
     change_model(&daemon, &["register", MODEL, "1", "models:/M/1"]);
@@ -356,9 +364,9 @@ fn mlflow_presigned_artifacts_are_downloaded() {
     daemon.wait_for_log("maximum memory use estimated");
     change_model(&daemon, &["register", MODEL, "1", "models:/M/1"]);
     change_model(&daemon, &["activate", MODEL, "1"]);
-    assert_eq!(answering_version(&daemon, MODEL), "1");
+    assert_eq!(version_or_problem(&daemon, MODEL), "1");
     assert!(!place.mlflow.state.lock().authorization_headers.is_empty());
-    // They are nobody else's to know.
+    // No other server gets the credentials.
     assert_eq!(elsewhere.state.lock().authorization_headers, Vec::<String>::new());
     for (url, expected) in
         [("file:///etc/passwd", "no URL of HTTP"), ("http://127.0.0.1:1/x?CANARY", "does not answer")]
@@ -384,16 +392,18 @@ fn mlflow_follow_alias_activates_and_keeps_manual_changes() {
     place.mlflow.set_alias("1");
     let follow = ["--follow", "followed=models:/M@champion"];
     let daemon = place.start(&follow);
-    block_until("what the alias stands for answers", || answering_version(&daemon, "followed") == "1");
-    block_until("it is told", || place.mlflow.tags().contains(&"1 predictd.state=active".to_owned()));
+    block_until("what the alias stands for answers", || version_or_problem(&daemon, "followed") == "1");
+    block_until("the tag is set", || place.mlflow.tags().contains(&"1 predictd.state=active".to_owned()));
     place.mlflow.set_alias("2");
-    block_until("the server switches", || answering_version(&daemon, "followed") == "2");
-    block_until("the other is told of too", || place.mlflow.tags().contains(&"1 predictd.state=replaced".to_owned()));
+    block_until("the server switches", || version_or_problem(&daemon, "followed") == "2");
+    block_until("the tag of the other is set", || {
+        place.mlflow.tags().contains(&"1 predictd.state=replaced".to_owned())
+    });
     place.mlflow.set_alias("3");
     block_until("it is refused", || place.mlflow.tags().contains(&"3 predictd.state=refused".to_owned()));
     let reason = place.mlflow.tags().into_iter().find(|tag| tag.starts_with("3 predictd.reason=")).unwrap();
     assert!(reason.contains("golden.json: example 1"), "{reason}");
-    assert_eq!(answering_version(&daemon, "followed"), "2");
+    assert_eq!(version_or_problem(&daemon, "followed"), "2");
     let shown = show_model(&daemon, "followed");
     assert_eq!(
         (shown.active.as_deref(), shown.followed.as_deref()),
@@ -403,18 +413,18 @@ fn mlflow_follow_alias_activates_and_keeps_manual_changes() {
     block_until("it is counted", || metric(daemon.admin, refusals) == 1);
     // An operator goes back: so it stays, over a restart too, until the alias moves.
     change_model(&daemon, &["rollback", "followed"]);
-    assert_eq!(answering_version(&daemon, "followed"), "1");
+    assert_eq!(version_or_problem(&daemon, "followed"), "1");
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = place.start(&follow);
     let unchanged = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="unchanged"}"#;
     block_until("it has looked", || metric(daemon.admin, unchanged) > 1);
-    assert_eq!(answering_version(&daemon, "followed"), "1");
+    assert_eq!(version_or_problem(&daemon, "followed"), "1");
     place.mlflow.set_alias("2");
-    block_until("the server switches", || answering_version(&daemon, "followed") == "2");
+    block_until("the server switches", || version_or_problem(&daemon, "followed") == "2");
     let history = model_history(&daemon, "followed");
-    let told: Vec<&str> = history.iter().map(|event| event.action.as_str()).collect();
-    assert_eq!(told, ["activate", "roll back", "refuse", "activate", "register", "activate", "register"]);
+    let actions: Vec<&str> = history.iter().map(|event| event.action.as_str()).collect();
+    assert_eq!(actions, ["activate", "roll back", "refuse", "activate", "register", "activate", "register"]);
 }
 
 #[test]
@@ -427,13 +437,13 @@ fn mlflow_follow_without_models_waits_for_first() {
     let mut command = serve_command(place.models.path(), place.data.path(), &options);
     command.env("MLFLOW_TRACKING_TOKEN", "CANARYtoken");
     let daemon = Daemon::launch(&mut command);
-    let ask = || post(daemon.address, "/predict", &json!({ "text": "hello" }));
-    let answer = ask();
+    let question = json!({ "text": "hello" });
+    let answer = post(daemon.address, "/predict", &question);
     assert_eq!((answer.status, answer.problem_kind()), (503, "model-not-ready".to_owned()));
     let failed = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="failed"}"#;
     block_until("there is no such alias", || metric(daemon.admin, failed) > 0);
     place.mlflow.set_alias("1");
-    block_until("it answers", || ask().status == 200);
+    block_until("it answers", || post(daemon.address, "/predict", &question).status == 200);
     assert!(place.mlflow.state.lock().authorization_headers.iter().all(|header| header == "Bearer CANARYtoken"));
     assert!(!place.mlflow.state.lock().authorization_headers.is_empty());
     daemon.signal("TERM");
@@ -444,14 +454,15 @@ fn mlflow_follow_without_models_waits_for_first() {
 #[test]
 fn mlflow_invalid_options_are_refused() {
     let place = Scene::new();
-    let refuses = |options: &[&str], words: &str| {
+    for (options, words) in [
+        (&["--mlflow", "http://user:CANARY@127.0.0.1"][..], "must have no user"),
+        (&["--follow", "m=models:/M@champion"], "there is no --mlflow"),
+        (&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M/1"], "models:/NAME@ALIAS"),
+        (&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M@x,m=models:/M@y"], "cannot follow two"),
+    ] {
         let (code, said) = run_to_exit(&mut serve_command(place.models.path(), place.data.path(), options));
         assert!(code == 64 && said.contains(words), "{options:?}: {said}");
-    };
-    refuses(&["--mlflow", "http://user:CANARY@127.0.0.1"], "must have no user");
-    refuses(&["--follow", "m=models:/M@champion"], "there is no --mlflow");
-    refuses(&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M/1"], "models:/NAME@ALIAS");
-    refuses(&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M@x,m=models:/M@y"], "cannot follow two");
+    }
     let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
     assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("--mlflow"));
 }

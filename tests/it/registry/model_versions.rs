@@ -1,5 +1,6 @@
 //! `predictd models` and `/admin/models`: registering, activating, rolling back, and what is left after a restart.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use predictd::api::models::ModelChangeView;
@@ -22,18 +23,11 @@ fn model_version_register_activate_rollback_survive_restart() {
     let place = VersionScene::new();
     let daemon = place.start();
     assert_eq!(answering_version(&daemon), "1");
-    let registered = change_model(
-        &daemon,
-        &["register", MODEL, "2", &place.write_plain_version("2"), "--metadata", "by=me", "--reason", "why not"],
-    );
-    let expected = ModelChangeView {
-        name: MODEL.to_owned(),
-        revision: 3,
-        active: Some("1".to_owned()),
-        previous: None,
-        changed: true,
-        experiment: None,
-    };
+    let version = place.write_plain_version("2");
+    let register = ["--json", "register", MODEL, "2", &version, "--metadata", "by=me", "--reason", "why not"];
+    let registered = models_command(&daemon, &register).output().unwrap();
+    let registered: Value = serde_json::from_slice(&registered.stdout).unwrap();
+    let expected = json!({ "name": MODEL, "revision": 3, "active": "1", "previous": null, "changed": true });
     assert_eq!(registered, expected);
     assert_eq!(answering_version(&daemon), "1");
     // The same again is nothing new.
@@ -96,32 +90,35 @@ fn models_command_tables_match_snapshot() {
     daemon.stop();
 }
 
+/// Why the server does not register a plain version after this change of its directory.
+fn register_refused(place: &VersionScene, daemon: &Daemon, version: &str, change: impl Fn(&Path)) -> String {
+    let directory = place.others.path().join(version);
+    std::fs::create_dir(&directory).unwrap();
+    for entry in std::fs::read_dir(place.write_plain_version("2")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
+    }
+    change(&directory);
+    change_model_refused(daemon, &["register", MODEL, version, directory.to_str().unwrap()])
+}
+
 #[test]
 fn model_version_unloadable_is_not_registered() {
     let place = VersionScene::new();
     let daemon = place.start();
-    let broken = |version: &str, change: &dyn Fn(&Path)| {
-        let directory = place.others.path().join(version);
-        std::fs::create_dir(&directory).unwrap();
-        for entry in std::fs::read_dir(place.write_plain_version("2")).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
-        }
-        change(&directory);
-        change_model_refused(&daemon, &["register", MODEL, version, directory.to_str().unwrap()])
-    };
-    let cut = broken("cut", &|directory| {
+    let cut = register_refused(&place, &daemon, "cut", |directory| {
         let graph = directory.join("model.onnx");
         let bytes = std::fs::read(&graph).unwrap();
         std::fs::write(&graph, &bytes[..bytes.len() / 2]).unwrap();
     });
     assert!(cut.contains("version cut cannot serve: model.onnx: "), "{cut}");
-    let golden = broken("golden", &|directory| {
+    let golden = register_refused(&place, &daemon, "golden", |directory| {
         let wrong = json!({ "examples": [{ "text": "hello", "label": "none of them" }] });
         std::fs::write(directory.join("golden.json"), wrong.to_string()).unwrap();
     });
     assert!(golden.contains("golden.json"), "{golden}");
-    let none = broken("none", &|directory| std::fs::remove_file(directory.join("model.onnx")).unwrap());
+    let remove = |directory: &Path| std::fs::remove_file(directory.join("model.onnx")).unwrap();
+    let none = register_refused(&place, &daemon, "none", remove);
     assert!(none.contains("no model.onnx"), "{none}");
     // Nothing of them is left, and what was served is.
     assert_eq!((show_model(&daemon, MODEL).versions.len(), answering_version(&daemon)), (1, "1".to_owned()));
@@ -149,6 +146,14 @@ fn model_version_unloadable_is_not_registered() {
     daemon.stop();
 }
 
+fn assert_answers_and_refuses_changes(place: &VersionScene) {
+    let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
+    assert_eq!(answering_version(&daemon), "1");
+    let said = change_model_refused(&daemon, &["activate", MODEL, "2"]);
+    assert!(said.contains("put a backup in its place"), "{said}");
+    daemon.stop();
+}
+
 #[test]
 fn database_missing_with_stored_versions_refuses_changes() {
     let place = VersionScene::new();
@@ -157,19 +162,11 @@ fn database_missing_with_stored_versions_refuses_changes() {
     daemon.stop();
     let file = place.data.path().join("predictd.db");
     let kept = std::fs::read(&file).unwrap();
-    // Questions are answered all the same.
-    let refuses = || {
-        let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
-        assert_eq!(answering_version(&daemon), "1");
-        let said = change_model_refused(&daemon, &["activate", MODEL, "2"]);
-        assert!(said.contains("put a backup in its place"), "{said}");
-        daemon.stop();
-    };
     std::fs::write(&file, "").unwrap();
-    refuses();
+    assert_answers_and_refuses_changes(&place);
     assert_eq!(std::fs::metadata(&file).unwrap().len(), 0);
     std::fs::remove_file(&file).unwrap();
-    refuses();
+    assert_answers_and_refuses_changes(&place);
     assert!(!file.exists());
     std::fs::write(&file, kept).unwrap();
     let daemon = place.start();
@@ -177,16 +174,21 @@ fn database_missing_with_stored_versions_refuses_changes() {
     daemon.stop();
 }
 
+fn send(admin: SocketAddr, request: impl AsRef<[u8]>) -> RawResponse {
+    RawClient::connect(admin).request(request)
+}
+
+/// The response to the activation of version 2 with these headers.
+fn activate_second(admin: SocketAddr, headers: &str) -> RawResponse {
+    send(admin, request("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}"))
+}
+
 #[test]
 fn model_change_repeated_while_it_is_made_gets_first_outcome() {
     let place = VersionScene::new();
     let daemon = place.start();
     change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
-    let activate = || {
-        let headers = "If-Match: \"3\"\r\nIdempotency-Key: one\r\n";
-        let order = request("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
-        RawClient::connect(daemon.admin).request(order)
-    };
+    let activate = || activate_second(daemon.admin, "If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
     let answers: Vec<RawResponse> = std::thread::scope(|scope| {
         let threads = [(); 8].map(|()| scope.spawn(activate));
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -197,50 +199,62 @@ fn model_change_repeated_while_it_is_made_gets_first_outcome() {
     assert_eq!(answering_version(&daemon), "2");
 }
 
+/// The body that registers a version of these files.
+fn registration_body(version: &str, paths: &[&str]) -> String {
+    let files = paths.iter().map(|path| json!({ "path": path, "bytes": 1, "sha256": "0".repeat(64) }));
+    json!({ "version": version, "files": files.collect::<Vec<_>>() }).to_string()
+}
+
 #[test]
 fn model_change_needs_if_match_and_is_idempotent() {
     let place = VersionScene::new();
     let daemon = place.start();
     change_model(&daemon, &["register", MODEL, "2", &place.write_plain_version("2")]);
-    let send = |method: &str, path: &str, headers: &str, body: &str| -> RawResponse {
-        RawClient::connect(daemon.admin).request(request(method, path, headers, body))
-    };
-    let activate = |headers: &str| send("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
-    assert_eq!((activate("").status, activate("").problem_kind()), (428, "precondition-required".to_owned()));
+    let admin = daemon.admin;
+    assert_eq!(
+        (activate_second(admin, "").status, activate_second(admin, "").problem_kind()),
+        (428, "precondition-required".to_owned())
+    );
     for wrong in ["If-Match: 3\r\n", "If-Match: \"x\"\r\n", "If-Match: \"3\"\r\nIf-Match: \"3\"\r\n", "If-Match: *\r\n"]
     {
-        assert_eq!(activate(wrong).problem_kind(), "invalid-header", "{wrong}");
+        assert_eq!(activate_second(admin, wrong).problem_kind(), "invalid-header", "{wrong}");
     }
-    let stale = activate("If-Match: \"2\"\r\n");
+    let stale = activate_second(admin, "If-Match: \"2\"\r\n");
     assert_eq!((stale.status, stale.problem_kind()), (412, "precondition-failed".to_owned()));
-    let first = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
+    let first = activate_second(admin, "If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
     assert_eq!((first.status, first.header("etag")), (200, Some("\"4\"")));
     // Its answer was lost: the same is asked again.
-    let again = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
+    let again = activate_second(admin, "If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
     assert_eq!((again.status, &again.body), (200, &first.body));
-    let other = send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: one\r\n", "{}");
+    let other =
+        send(admin, request("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: one\r\n", "{}"));
     assert_eq!((other.status, other.problem_kind()), (409, "conflict".to_owned()));
     // What was activated in between does not change the first answer.
-    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").body, first.body);
+    assert_eq!(activate_second(admin, "If-Match: \"3\"\r\nIdempotency-Key: one\r\n").body, first.body);
     // In a hurry; and once more, as no answer came.
-    let roll_back = || send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: two\r\n", "");
-    let back: ModelChangeView = roll_back().ok();
-    assert_eq!((back.active.as_deref(), &roll_back().ok::<ModelChangeView>()), (Some("1"), &back));
+    let head = "If-Match: \"4\"\r\nIdempotency-Key: two\r\n";
+    let [back, repeated] = [(); 2].map(|()| send(admin, request("POST", "/admin/models/m/rollback", head, "")));
+    assert_eq!(back.ok::<ModelChangeView>().active.as_deref(), Some("1"));
+    assert_eq!((repeated.status, &repeated.body), (200, &back.body));
     assert_eq!(answering_version(&daemon), "1");
-    assert_eq!(send("GET", "/admin/models/none", "", "").status, 404);
-    assert_eq!(send("POST", "/admin/models/none/activate", "If-Match: \"0\"\r\n", "{\"version\":\"1\"}").status, 404);
-    let register = |body: &Value| send("POST", "/admin/models/m/versions", "", &body.to_string());
-    let file = |path: &str| json!([{ "path": path, "bytes": 1, "sha256": "0".repeat(64) }]);
-    for (version, files) in
-        [("../x", file("model.onnx")), ("9", file("../model.onnx")), ("9", json!([])), ("9", file("/etc/passwd"))]
+    assert_eq!(send(admin, request("GET", "/admin/models/none", "", "")).status, 404);
+    assert_eq!(
+        send(admin, request("POST", "/admin/models/none/activate", "If-Match: \"0\"\r\n", "{\"version\":\"1\"}"))
+            .status,
+        404
+    );
+    for (version, paths) in
+        [("../x", &["model.onnx"][..]), ("9", &["../model.onnx"]), ("9", &[]), ("9", &["/etc/passwd"])]
     {
-        assert_eq!(register(&json!({ "version": version, "files": files })).status, 422, "{version} {files}");
+        let refused = send(admin, request("POST", "/admin/models/m/versions", "", &registration_body(version, paths)));
+        assert_eq!(refused.status, 422, "{version} {paths:?}");
     }
-    let missing = register(&json!({ "version": "9", "files": file("model.onnx") }));
+    let missing =
+        send(admin, request("POST", "/admin/models/m/versions", "", &registration_body("9", &["model.onnx"])));
     assert!(missing.status == 422 && missing.body.contains("was not uploaded"), "{missing:?}");
-    assert_eq!(send("PUT", &format!("/admin/store/{}", "0".repeat(64)), "", "x").status, 422);
-    assert_eq!(send("PUT", "/admin/store/..%2f..%2fx", "", "x").status, 422);
-    assert_eq!(send("POST", "/admin/models/..%2fx/versions", "", "{}").status, 404);
+    assert_eq!(send(admin, request("PUT", &format!("/admin/store/{}", "0".repeat(64)), "", "x")).status, 422);
+    assert_eq!(send(admin, request("PUT", "/admin/store/..%2f..%2fx", "", "x")).status, 422);
+    assert_eq!(send(admin, request("POST", "/admin/models/..%2fx/versions", "", "{}")).status, 404);
     daemon.stop();
 }
 
@@ -330,16 +344,15 @@ fn store_unreferenced_files_are_deleted_at_start() {
     change_model(&daemon, &["register", MODEL, "3", &place.write_plain_version("3")]);
     change_model(&daemon, &["remove", MODEL, "3"]);
     daemon.stop();
-    let versions = place.data.path().join("store/versions");
-    let count = || std::fs::read_dir(&versions).unwrap().count();
-    assert_eq!(count(), 2);
-    for entry in std::fs::read_dir(&versions).unwrap() {
+    let stored = place.stored_versions();
+    assert_eq!(stored.len(), 2);
+    for path in stored {
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
-        std::fs::File::open(entry.unwrap().path()).unwrap().set_modified(long_ago).unwrap();
+        std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
     }
     let mut daemon = place.start();
     daemon.wait_for_log("unreferenced files deleted from the store");
-    assert_eq!(count(), 1);
+    assert_eq!(place.stored_versions().len(), 1);
     change_model(&daemon, &["activate", MODEL, "2"]);
     daemon.stop();
 }

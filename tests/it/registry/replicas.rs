@@ -9,12 +9,12 @@ use predictd::api::models::RegisteredModelList;
 use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::json;
 
-use crate::support::answers::answered;
+use crate::support::answers::item_answer;
 use crate::support::daemon::Daemon;
 use crate::support::daemon_requests::{arm, get_ok, post_ok, registry_state, scrape_metrics};
 use crate::support::experiment_scene::{
-    ExperimentScene, MODEL, create_and_start, fetch_results, post_feedback, predict_as_user, send_change_ok, truth,
-    two_arm_design,
+    ExperimentScene, MODEL, create_and_start, feedback_item, fetch_results, post_feedback_ok, predict_as_user,
+    send_change_ok, two_arm_design,
 };
 use crate::support::model_builder::ModelBuilder;
 use crate::support::models_command::{change_model, show_model};
@@ -44,7 +44,7 @@ fn predicted_version(wire: &mut RawClient, text: &str) -> String {
 fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
     let texts: Vec<String> = (0..8).map(|number| format!("{text} {number}")).collect();
     let answer: BatchAnswer = wire.request(request("POST", "/batch_predict", "", &json!(texts).to_string())).ok();
-    let versions: Vec<&str> = answer.results.iter().map(|item| answered(item).model.version.as_str()).collect();
+    let versions: Vec<&str> = answer.results.iter().map(|item| item_answer(item).model.version.as_str()).collect();
     assert_eq!(versions, [versions[0]; 8]);
     versions[0].to_owned()
 }
@@ -76,7 +76,7 @@ fn version_switch_under_load_fails_no_request() {
         }
         for _ in 0..10 {
             change_model(&daemon, &["activate", MODEL, "2"]);
-            // Who asks after the change is answered by the version of the change.
+            // A request after the change gets the version of the change.
             assert_eq!(predicted_version(&mut RawClient::connect(daemon.address), "now"), "2");
             change_model(&daemon, &["rollback", MODEL]);
             assert_eq!(predicted_version(&mut RawClient::connect(daemon.address), "now"), "1");
@@ -129,6 +129,14 @@ impl FreshPostgres {
     }
 }
 
+fn predict_as_numbered_user(daemon: &Daemon, user: u32) -> Prediction {
+    predict_as_user(&mut RawClient::connect(daemon.address), "10", &format!("user {user}"))
+}
+
+fn is_in_new_arm(daemon: &Daemon, user: u32) -> bool {
+    arm(&predict_as_numbered_user(daemon, user)) == Some("new")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_experiments_and_counts_add_up() {
     let Some(postgres) = FreshPostgres::new().await else { return };
@@ -138,20 +146,17 @@ async fn replicas_share_experiments_and_counts_add_up() {
         ["--database", &*postgres.url, "--receipt-keys", &scene.data.path().join("keys").display().to_string()];
     let replicas = data.each_ref().map(|data| Daemon::start_recorded(scene.models.path(), data.path(), &options));
     create_and_start(&replicas[0], "colours", &two_arm_design(0.5, 0.5));
-    let predict = |daemon: &Daemon, user: u32| {
-        predict_as_user(&mut RawClient::connect(daemon.address), "10", &format!("user {user}"))
-    };
     for replica in &replicas[1..] {
-        block_until("it runs there too", || predict(replica, 0).experiment.is_some());
+        block_until("it runs there too", || predict_as_numbered_user(replica, 0).experiment.is_some());
     }
-    let mut truths = Vec::new();
+    let mut feedback = Vec::new();
     for user in 0..150 {
-        let answers = replicas.each_ref().map(|replica| predict(replica, user));
+        let answers = replicas.each_ref().map(|replica| predict_as_numbered_user(replica, user));
         assert!(answers.iter().all(|answer| answer.experiment == answers[0].experiment), "{answers:?}");
-        truths.extend(answers.map(|answer| truth(&answer, "b")));
+        feedback.extend(answers.map(|answer| feedback_item(&answer, "b")));
     }
     // Any of them takes the feedback of all.
-    post_feedback(&replicas[2], &truths);
+    post_feedback_ok(&replicas[2], &feedback);
     let labelled = |found: &ExperimentResultsView| found.arms.iter().map(|arm| arm.feedback.labelled).sum::<u64>();
     assert_eq!(labelled(&fetch_results(&replicas[1], "colours", "")), 450);
     block_until("all have handed over what they counted", || {
@@ -161,15 +166,14 @@ async fn replicas_share_experiments_and_counts_add_up() {
     let found = fetch_results(&replicas[1], "colours", "");
     assert!((found.users - 150.0).abs() < f64::EPSILON, "{found:?}");
     assert_eq!((found.users_in_several_arms, found.mismatch), (0, None));
-    // A process that is killed loses what it counted last, and nothing that it was told.
+    // A killed process loses its last counts, and no feedback.
     send_change_ok(&replicas[1], "PUT", "colours", "", &two_arm_design(0.0, 1.0));
-    let is_new = |daemon: &Daemon, user: u32| arm(&predict(daemon, user)) == Some("new");
-    block_until("all follow", || replicas.iter().all(|replica| is_new(replica, 1) && is_new(replica, 2)));
+    block_until("all follow", || replicas.iter().all(|replica| is_in_new_arm(replica, 1) && is_in_new_arm(replica, 2)));
     let [_, second, mut third] = replicas;
     third.signal("KILL");
     third.wait();
     third = Daemon::start_with(scene.models.path(), data[2].path(), &options);
-    block_until("it runs there again", || is_new(&third, 1));
+    block_until("it runs there again", || is_in_new_arm(&third, 1));
     assert_eq!(labelled(&fetch_results(&second, "colours", "?phase=1")), 450);
 }
 
@@ -185,9 +189,27 @@ async fn replicas_lost_data_directory_is_reported() {
     std::fs::remove_dir_all(&data).unwrap();
     block_until("it is found", || registry_state(&daemon) == "lost" && metric(daemon.admin, lost) == 1);
     // The database keeps what it is given.
-    let told = truth(&daemon.predict("10 20"), "b");
-    let answer: FeedbackAnswer = post_ok(daemon.address, "/feedback", &told);
+    let item = feedback_item(&daemon.predict("10 20"), "b");
+    let answer: FeedbackAnswer = post_ok(daemon.address, "/feedback", &item);
     assert!(matches!(&answer, FeedbackAnswer::One(status) if status.outcome == "stored"), "{answer:?}");
+}
+
+/// Sends a signal to all processes of the database.
+fn signal_postgres(postgres: &FreshPostgres, signal: &str) {
+    let children = Command::new("pgrep").arg("-P").arg(postgres.processes.join(",")).output().unwrap();
+    let children = String::from_utf8(children.stdout).unwrap();
+    let processes = postgres.processes.iter().map(String::as_str).chain(children.lines());
+    // Some of them end meanwhile.
+    Command::new("kill").arg(format!("-{signal}")).args(processes).status().unwrap();
+}
+
+/// The status of a change of the metrics of version 2.
+fn metrics_change_status(daemon: &Daemon) -> u16 {
+    let tag = RawClient::connect(daemon.admin).request(get("/admin/models/m")).header("etag").unwrap().to_owned();
+    let head = format!("If-Match: {tag}\r\n");
+    RawClient::connect(daemon.admin)
+        .request(request("PUT", "/admin/models/m/versions/2/metrics", &head, r#"{"metrics":{"f1":1}}"#))
+        .status
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +224,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
     let one = &one;
     let mut two = two;
     register_second(one, &other);
-    // The other has not the files: it is told so and goes on as it is.
+    // The other replica lacks the files: it reports the version as failed and serves as before.
     change_model(one, &["activate", MODEL, "2"]);
     let of = |daemon: &Daemon| predicted_version(&mut RawClient::connect(daemon.address), "x");
     assert_eq!(of(one), "2");
@@ -226,14 +248,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
     change_model(&two, &["rollback", MODEL]);
     block_until("the first follows", || of(one) == "1");
     assert!(!postgres.processes.is_empty());
-    let all = |signal: &str| {
-        let children = Command::new("pgrep").arg("-P").arg(postgres.processes.join(",")).output().unwrap();
-        let children = String::from_utf8(children.stdout).unwrap();
-        let processes = postgres.processes.iter().map(String::as_str).chain(children.lines());
-        // Some of them end meanwhile.
-        Command::new("kill").arg(format!("-{signal}")).args(processes).status().unwrap();
-    };
-    all("STOP");
+    signal_postgres(&postgres, "STOP");
     block_until("it is noticed", || get_ok::<RegisteredModelList>(one.admin, "/admin/models").stale);
     assert_eq!((of(one), of(&two)), ("1".to_owned(), "1".to_owned()));
     let refused = RawClient::connect(one.admin).request(request(
@@ -254,7 +269,7 @@ async fn replicas_follow_changes_and_survive_database_outage() {
         .lines()
         .find_map(|line| line.strip_prefix("predictd_registry_staleness_seconds ")?.parse::<f64>().ok());
     assert!(stale.unwrap() > 0.0);
-    all("CONT");
+    signal_postgres(&postgres, "CONT");
     for daemon in [one, &two] {
         block_until("it is back", || registry_state(daemon) == "current");
     }
@@ -262,15 +277,8 @@ async fn replicas_follow_changes_and_survive_database_outage() {
     block_until("the other follows", || of(&two) == "2");
     // A database that has become another's copy takes no changes, and takes them again when it is not any more.
     postgres.set_read_only(true).await;
-    let change = |daemon: &Daemon| {
-        let tag = RawClient::connect(daemon.admin).request(get("/admin/models/m")).header("etag").unwrap().to_owned();
-        let head = format!("If-Match: {tag}\r\n");
-        RawClient::connect(daemon.admin)
-            .request(request("PUT", "/admin/models/m/versions/2/metrics", &head, r#"{"metrics":{"f1":1}}"#))
-            .status
-    };
-    block_until("it is noticed", || change(one) == 503);
+    block_until("it is noticed", || metrics_change_status(one) == 503);
     assert_eq!((of(one), registry_state(one)), ("2".to_owned(), "current".to_owned()));
     postgres.set_read_only(false).await;
-    block_until("changes are made again", || change(one) == 200);
+    block_until("changes are made again", || metrics_change_status(one) == 200);
 }

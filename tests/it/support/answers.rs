@@ -57,7 +57,7 @@ fn to_f64s(numbers: &[f32]) -> Vec<f64> {
 
 /// The answer to an item of a batch.
 #[track_caller]
-pub(crate) fn answered(item: &BatchItem) -> &Prediction {
+pub(crate) fn item_answer(item: &BatchItem) -> &Prediction {
     match &item.outcome {
         ItemOutcome::Answered(answer) => answer,
         ItemOutcome::Failed { error } => panic!("item {} has no answer: {error:?}", item.text_index),
@@ -66,7 +66,7 @@ pub(crate) fn answered(item: &BatchItem) -> &Prediction {
 
 /// The error of an item of a batch.
 #[track_caller]
-pub(crate) fn failed(item: &BatchItem) -> &Problem {
+pub(crate) fn item_error(item: &BatchItem) -> &Problem {
     match &item.outcome {
         ItemOutcome::Failed { error } => error,
         ItemOutcome::Answered(answer) => panic!("item {} has an answer: {answer:?}", item.text_index),

@@ -7,10 +7,8 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use predictd::api::predictions::Prediction;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::raw_client::{RawClient, request};
 use crate::support::test_server::uncached;
 
 pub const PREDICTD_PATH: &str = env!("CARGO_BIN_EXE_predictd");
@@ -106,13 +104,6 @@ impl Daemon {
     fn is_ready(&self) -> bool {
         let answer = try_exchange(self.address, "GET", "/readyz", "");
         answer.unwrap_or_else(|error| panic!("{error}: {}", self.log())).starts_with("HTTP/1.1 200 ")
-    }
-
-    /// The answer to a text.
-    #[track_caller]
-    pub fn predict(&self, text: &str) -> Prediction {
-        let body = json!({ "text": text }).to_string();
-        RawClient::connect(self.address).request(request("POST", "/predict", "", &body)).ok()
     }
 }
 

@@ -6,7 +6,7 @@ use predictd::api::feedback::{ExportedFeedback, FeedbackPage};
 use predictd::api::health::HealthReport;
 use predictd::api::predictions::Prediction;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::daemon::Daemon;
 use crate::support::raw_client::{RawClient, RawResponse, get, request};
@@ -26,6 +26,14 @@ pub(crate) fn post(address: SocketAddr, path: &str, body: &Value) -> RawResponse
 #[track_caller]
 pub(crate) fn post_ok<T: DeserializeOwned>(address: SocketAddr, path: &str, body: &Value) -> T {
     post(address, path, body).ok()
+}
+
+impl Daemon {
+    /// The answer to a text.
+    #[track_caller]
+    pub fn predict(&self, text: &str) -> Prediction {
+        post_ok(self.address, "/predict", &json!({ "text": text }))
+    }
 }
 
 /// The status of an error, and the first place in the body that it names.

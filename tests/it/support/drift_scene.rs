@@ -1,4 +1,4 @@
-//! A server process with a drift profile: texts that are asked, feedback, and what is reported.
+//! A server process with a drift profile: its texts, feedback, and the report of drift.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use predictd::api::drift::{AccuracyView, DriftReportView, ProfileComparison, Ver
 use predictd::api::predictions::{BatchAnswer, BatchItem};
 use serde_json::{Value, json};
 
-use crate::support::answers::{answered, label};
-use crate::support::daemon::{Daemon, predictd, serve_command};
+use crate::support::answers::{item_answer, label};
+use crate::support::daemon::{Daemon, predictd};
 use crate::support::daemon_requests::{get_ok, post, post_ok};
 use crate::support::model_builder::sample_models::threshold_model;
 
@@ -26,9 +26,9 @@ impl DriftScene {
 
     /// With a profile of texts that are half `a`, half `b`; three of four answers to them are right.
     pub(crate) fn with_profile() -> Self {
-        let place = Self::new();
-        place.write_profile(&place.version_dir());
-        place
+        let scene = Self::new();
+        scene.write_profile(&scene.version_dir());
+        scene
     }
 
     /// The directory of the version.
@@ -47,26 +47,26 @@ impl DriftScene {
     }
 
     pub(crate) fn start(&self, options: &[&str]) -> Daemon {
-        Daemon::start(&mut serve_command(self.models.path(), self.data.path(), options))
+        Daemon::start_with(self.models.path(), self.data.path(), options)
     }
 }
 
-/// Asks so many texts in one request: these, again and again. The answers.
+/// Sends so many texts in one request: these, again and again. Returns the answers.
 pub(crate) fn predict_texts(daemon: &Daemon, texts: &[&str], count: usize) -> Vec<BatchItem> {
     let texts: Vec<&str> = texts.iter().copied().cycle().take(count).collect();
     post_ok::<BatchAnswer>(daemon.address, "/batch_predict", &json!(texts)).results
 }
 
-/// Asks so many texts, and tells of each answer whether it was right.
-pub(crate) fn predict_and_send_feedback(daemon: &Daemon, count: usize, right: bool) {
-    let truth = |item: &BatchItem| {
-        let answer = answered(item);
+/// Sends so many texts of the profile, and feedback on each answer: its label, or the other one.
+pub(crate) fn post_feedback_on_profile_texts(daemon: &Daemon, count: usize, right: bool) {
+    let feedback_item = |item: &BatchItem| {
+        let answer = item_answer(item);
         let label = label(answer);
         let other = if label == "a" { "b" } else { "a" };
         json!({ "prediction_id": answer.prediction_id, "actual": if right { label } else { other } })
     };
-    let truths: Vec<Value> = predict_texts(daemon, &PROFILE_TEXTS, count).iter().map(truth).collect();
-    let answer = post(daemon.address, "/feedback", &json!(truths));
+    let items: Vec<Value> = predict_texts(daemon, &PROFILE_TEXTS, count).iter().map(feedback_item).collect();
+    let answer = post(daemon.address, "/feedback", &json!(items));
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn profile_comparison(daemon: &Daemon) -> ProfileComparison {
     drift_report(daemon).drift.unwrap()
 }
 
-/// How right the only version was, once something is told or expected.
+/// The accuracy of the only version; none before there is feedback or an expected accuracy.
 pub(crate) fn reported_accuracy(daemon: &Daemon) -> Option<AccuracyView> {
     drift_report(daemon).accuracy
 }

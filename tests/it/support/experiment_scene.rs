@@ -155,21 +155,21 @@ pub(crate) fn is_decided_better(daemon: &Daemon, name: &str, arm: &str) -> bool 
     comparison.and_then(|comparison| comparison.decided).is_some_and(|decided| decided.better)
 }
 
-/// Tells that this would have been the right label.
-pub(crate) fn truth(answer: &Prediction, actual: &str) -> Value {
+/// An item of a feedback request: the right label of this answer.
+pub(crate) fn feedback_item(answer: &Prediction, actual: &str) -> Value {
     json!({ "prediction_id": answer.prediction_id, "actual": actual })
 }
 
-/// Tells the true labels of answers.
-pub(crate) fn post_feedback(daemon: &Daemon, truths: &[Value]) {
-    let FeedbackAnswer::Many { results } = post_ok(daemon.address, "/feedback", &json!(truths)) else {
+/// Sends feedback, all of which must be stored.
+pub(crate) fn post_feedback_ok(daemon: &Daemon, items: &[Value]) {
+    let FeedbackAnswer::Many { results } = post_ok(daemon.address, "/feedback", &json!(items)) else {
         panic!("the answer to a list is none");
     };
-    assert_eq!(results.len(), truths.len());
-    for told in results {
+    assert_eq!(results.len(), items.len());
+    for item in results {
         assert!(
-            matches!(&told.result, FeedbackItemOutcome::Accepted(status) if status.outcome == "stored"),
-            "{told:?}"
+            matches!(&item.result, FeedbackItemOutcome::Accepted(status) if status.outcome == "stored"),
+            "{item:?}"
         );
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::support::answers::{answered, probabilities};
+use crate::support::answers::{item_answer, probabilities};
 use crate::support::fake_backend::FakeBackend;
 use crate::support::test_server::{Response, TestServer, send_request};
 use crate::support::waiting::wait_until;
@@ -92,7 +92,7 @@ pub(crate) fn raw_scores_batch_body(texts: &[&str]) -> Value {
     json!({ "texts": texts, "return_probabilities": true, "raw_scores": true })
 }
 
-/// The text that an answer is the answer to, told from its scores.
+/// The text of an answer, read from its scores.
 pub(crate) fn echoed_text(answer: &Prediction) -> String {
     format!("echo {}", probabilities(answer)[0])
 }
@@ -100,5 +100,5 @@ pub(crate) fn echoed_text(answer: &Prediction) -> String {
 /// The texts that the items of a batch are the answers to.
 #[track_caller]
 pub(crate) fn echoed_texts(reply: &Response) -> Vec<String> {
-    reply.ok::<BatchAnswer>().results.iter().map(|item| echoed_text(answered(item))).collect()
+    reply.ok::<BatchAnswer>().results.iter().map(|item| echoed_text(item_answer(item))).collect()
 }

@@ -1,4 +1,4 @@
-//! A receiver of requests, for whoever the server or the watcher sends some to.
+//! A receiver of requests that the server or the watcher sends.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -15,6 +15,9 @@ pub(crate) const TEMP_DIR: (&str, &str) = (r"/\S*/\.tmp\w+", "[directory]");
 /// Times as the commands print them.
 pub(crate) const TIME: (&str, &str) = (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?Z?", "[time]");
 
+/// An address of a listener on a port that the system chose.
+pub(crate) const ADDRESS: (&str, &str) = (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]");
+
 /// A snapshot is named as the test says. What matches a pattern is replaced: it is another value in every run.
 pub(crate) fn snapshot_settings(filters: &[(&str, &str)]) -> Settings {
     let mut settings = Settings::new();

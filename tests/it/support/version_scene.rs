@@ -51,9 +51,9 @@ impl VersionScene {
 
     /// The directory of the stored version with these notes.
     pub(crate) fn stored_version(&self, version: &str) -> PathBuf {
-        let is = |directory: &PathBuf| {
+        let has_notes = |directory: &PathBuf| {
             std::fs::read_to_string(directory.join("notes.txt")).is_ok_and(|text| text == version)
         };
-        self.stored_versions().into_iter().find(is).unwrap()
+        self.stored_versions().into_iter().find(has_notes).unwrap()
     }
 }

@@ -28,7 +28,7 @@ async fn chunked_body_of_one_byte_chunks_is_accepted() {
     let longest = format!("{:<MANY_CHUNKS$}", question_body());
     let answer = connection.request(chunked_request(longest.as_bytes().chunks(1), "", "0\r\n\r\n")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    connection.request_well().await;
+    connection.request_ok().await;
     let longer = longest + " ";
     let answer = connection.request(chunked_request(longer.as_bytes().chunks(1), "", "")).await;
     assert_eq!(
@@ -150,7 +150,7 @@ async fn body_unsupported_encoding_is_refused_unread() {
         let answer =
             connection.request([POST_PREDICT_HEAD.as_bytes(), framing.as_bytes(), body, end.as_bytes()].concat()).await;
         assert_eq!((answer.status, answer.problem_kind().as_str()), (400, "malformed-json"));
-        connection.request_well().await;
+        connection.request_ok().await;
     }
     wait_for_open_connections(&server, 0).await;
 }

@@ -143,5 +143,5 @@ async fn disconnect_unsent_responses_are_dropped() {
         wait_for_open_connections(&server, 0).await;
     }
     super::assert_cut_off(&server, &[]);
-    Connection::connect_well(&server).await;
+    Connection::connect_and_request(&server).await;
 }

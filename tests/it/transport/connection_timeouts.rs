@@ -112,7 +112,7 @@ async fn shutdown_response_being_read_is_completed() {
     reader.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
     let mut first = [0; 1_000];
     reader.read_exact(&mut first).await.unwrap();
-    // Everything is computed, more than the system's buffers hold waits here, and nobody reads.
+    // All answers are computed. More than the system's buffers hold waits here, and the client does not read.
     sleep(Duration::from_millis(500)).await;
     let stopped = tokio::spawn(server.stop());
     sleep(Duration::from_millis(500)).await;

@@ -3,12 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::support::answers::label;
 use crate::support::daemon::{Daemon, PREDICTD_PATH, serve_command};
 use crate::support::raw_client::{RawClient, get, request};
-use crate::support::test_server::{QUESTION, cheap_models};
+use crate::support::test_server::{cheap_models, question_body};
 
 /// Seconds of processor time that a process has used.
 fn cpu_seconds(process: u32) -> f64 {
@@ -27,9 +25,9 @@ fn fd_limit_low_serves_a_hundred_clients() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", PREDICTD_PATH]).args(plain.get_args());
     let mut daemon = Daemon::launch(command.stdin(Stdio::null()).stderr(Stdio::piped()));
-    let told = daemon.wait_for_log("ulimit -n");
+    let line = daemon.wait_for_log("ulimit -n");
     // The rest is kept for the admin listener, and for files.
-    assert!((10..50).contains(&told["max_connections"].as_u64().unwrap()), "{told}");
+    assert!((10..50).contains(&line["max_connections"].as_u64().unwrap()), "{line}");
     daemon.wait_for_log("model version loaded");
     let clients: Vec<RawClient> = (0..100)
         .map(|_| {
@@ -53,7 +51,7 @@ fn fd_limit_low_serves_a_hundred_clients() {
     }
     assert!(!daemon.log().contains("connection accept failed"), "{}", daemon.log());
     drop(clients);
-    let question = request("POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    let question = request("POST", "/predict", "", &question_body());
     for _ in 0..20 {
         assert_eq!(label(&RawClient::connect(daemon.address).request(&question).json()), "card_arrival");
     }

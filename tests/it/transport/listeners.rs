@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::daemon::{predictd, run_to_exit, send_signal};
-use crate::support::test_server::{QUESTION, cheap_models};
+use crate::support::test_server::{cheap_models, question_body};
 use crate::support::waiting::block_until;
 
 /// A server process; killed if a test ends early.
@@ -99,11 +99,11 @@ fn unix_socket_answers_and_is_removed_at_stop() {
         // A server that waits until it is ready makes the socket then.
         block_until("the socket takes connections", || UnixStream::connect(&listen).is_ok());
         assert_eq!((file_mode(&listen), file_mode(&admin)), (0o660, 0o600));
-        let body = json!({ "text": QUESTION }).to_string();
+        let body = question_body();
         block_until("the model answers", || {
             request_over_unix_socket(&listen, "POST", "/predict", &body).unwrap().contains("card_arrival")
         });
-        // No browser reaches it, so any Host will do, and nobody else on this machine does, so no key is needed.
+        // No browser and no other user reaches the socket: any Host will do, and no key is needed.
         assert!(request_over_unix_socket(&admin, "GET", "/admin/log", "").unwrap().starts_with("HTTP/1.1 200 "));
         let url = unix_address(&admin);
         let (code, said) = run_to_exit(&mut predictd(&["health", "--admin-listen", &url]));

@@ -2,9 +2,8 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::request_smuggling::ExpectedOutcome::{self, Answered, AnsweredThenClosed, Refused};
-use super::request_smuggling::{SMUGGLED_REQUEST, assert_outcome};
-use super::{Connection, start_server, wait_for_open_connections};
+use super::ExpectedOutcome::{self, Answered, AnsweredThenClosed, Refused};
+use super::{Connection, SMUGGLED_REQUEST, assert_outcome, start_server, wait_for_open_connections};
 
 async fn assert_outcomes(messages: &[(ExpectedOutcome, &str)]) {
     let server = start_server(&[], &[]).await;
@@ -17,7 +16,7 @@ async fn assert_outcomes(messages: &[(ExpectedOutcome, &str)]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn head_line_endings_are_unambiguous() {
     assert_outcomes(&[
-        // RFC 9112, 2.2 lets a line feed alone end a line. It is one request for everybody who accepts it.
+        // RFC 9112, 2.2 lets a line feed alone end a line. Every server that accepts it reads one request.
         (Answered(200), "GET /livez HTTP/1.1\nHost: x\n\n"),
         (Answered(200), "GET /livez HTTP/1.1\r\nHost: x\n\r\n"),
         (Answered(200), "\r\n\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"),

@@ -1,5 +1,5 @@
-//! What is no HTTP at all: other protocols, random bytes, scans of ports. It harms nobody, and no
-//! line of the log is written for it.
+//! What is no HTTP at all: other protocols, random bytes, scans of ports. It disturbs no other
+//! client, and the log has no line for it.
 
 use tokio::net::TcpSocket;
 
@@ -43,14 +43,14 @@ fn assert_refused(received: &[u8], sent: &[u8]) {
 async fn non_http_bytes_are_refused() {
     let server = start_server(&[("--header-timeout", "700ms")], &[]).await;
     let before = super::responses_by_status(&server);
-    let mut neighbour = Connection::connect_well(&server).await;
+    let mut neighbour = Connection::connect_and_request(&server).await;
     run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
         let bytes = OTHER_PROTOCOLS.get(number).map_or_else(|| random_bytes(number), |other| other.to_vec());
         connection.send(&bytes).await;
         assert_refused(&connection.read_to_end().await, &bytes);
     })
     .await;
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     wait_for_open_connections(&server, 1).await;
     assert_eq!(super::responses_by_status(&server)["200"], before["200"] + 2);
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use predictd::http::api_keys::{Scope, update_key_file};
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
@@ -12,7 +11,7 @@ use super::{
     Connection, POST_PREDICT_HEAD, WireResponse, assert_cut_off, question_request, responses_by_status,
     timeout_options, wait_for_open_connections,
 };
-use crate::support::test_server::{QUESTION, TestServer, cheap_models};
+use crate::support::test_server::{TestServer, cheap_models, question_body};
 
 /// A server with keys, and the header of a good one.
 struct GuardedServer {
@@ -87,7 +86,7 @@ async fn refused_large_body_client_still_gets_response() {
     let too_large = format!("{POST_PREDICT_HEAD}{}", guarded.predict_key_header);
     let mut cases = guarded.refused_heads();
     cases.push((413, "body-too-large", too_large));
-    // Somebody who also asks for another protocol is not treated worse.
+    // A request for another protocol gets the same.
     let upgrades = cases
         .iter()
         .map(|(status, kind, head)| (*status, *kind, format!("{head}Connection: upgrade\r\nUpgrade: h2c\r\n")));
@@ -160,7 +159,7 @@ async fn refused_oversized_content_length_closes_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn expect_continue_is_sent_only_if_body_is_read() {
     let server = super::start_server(&[], &[]).await;
-    let body = json!({ "text": QUESTION }).to_string();
+    let body = question_body();
     let expecting =
         |head: &str, expect: &str| format!("{head}Expect: {expect}\r\nContent-Length: {}\r\n\r\n", body.len());
     let mut connection = Connection::connect(&server).await;

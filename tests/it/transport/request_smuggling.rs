@@ -2,71 +2,14 @@
 //!
 //! Every message has a request behind it, and many have one inside: that one must never be run.
 
-use serde_json::json;
-use tokio::io::AsyncWriteExt;
-
-use super::{Connection, WireResponse, counts_by_label, start_server, wait_for_open_connections};
-use crate::support::test_server::{QUESTION, TestServer};
-
-/// Stands inside messages. Nobody sends this as a request.
-pub(super) const SMUGGLED_REQUEST: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
-/// Stands behind messages.
-const NEXT_REQUEST: &str = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-
-/// What becomes of a message.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum ExpectedOutcome {
-    /// It reaches a route and is answered so, and then the request behind it is answered.
-    Answered(u16),
-    /// It reaches a route and is answered so, and the connection ends.
-    AnsweredThenClosed(u16),
-    /// It reaches no route: hyper answers so, without a body, and the connection ends.
-    Refused(u16),
-}
-use ExpectedOutcome::{Answered, AnsweredThenClosed, Refused};
-
-/// Asserts what becomes of a message, in one piece and in many.
-pub(super) async fn assert_outcome(server: &TestServer, fate: ExpectedOutcome, message: &[u8]) {
-    let shown = String::from_utf8_lossy(message);
-    let whole = [message, NEXT_REQUEST.as_bytes()].concat();
-    for piece in [whole.len(), 5] {
-        let before = counts_by_label(server, "predictd_http_requests_total", "route");
-        let mut connection = Connection::connect(server).await;
-        connection.stream.set_nodelay(true).unwrap();
-        for bytes in whole.chunks(piece) {
-            // The connection may end before everything is sent.
-            if connection.stream.write_all(bytes).await.is_err() {
-                break;
-            }
-        }
-        let mut received = connection.read_to_end().await;
-        let mut answers = Vec::new();
-        while let Some((answer, length)) = WireResponse::parse_first(&received) {
-            received.drain(..length);
-            answers.push(answer);
-        }
-        assert!(received.is_empty(), "{shown:.200}: {received:?}");
-        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-        let (expected, reached) = match fate {
-            Answered(status) => (vec![status, 200], 2),
-            AnsweredThenClosed(status) => (vec![status], 1),
-            Refused(status) => (vec![status], 0),
-        };
-        assert_eq!(statuses, expected, "{shown:.200}");
-        assert!(answers.last().is_none_or(WireResponse::closes_connection), "{shown:.200}: {answers:?}");
-        if let Refused(_) = fate {
-            assert_eq!(answers[0].body, "", "{shown:.200}");
-        }
-        let after = counts_by_label(server, "predictd_http_requests_total", "route");
-        assert_eq!(after.values().sum::<u64>() - before.values().sum::<u64>(), reached, "{shown:.200}");
-        assert_eq!(after["/health"], before["/health"], "{shown:.200}");
-    }
-}
+use super::ExpectedOutcome::{Answered, AnsweredThenClosed, Refused};
+use super::{SMUGGLED_REQUEST, assert_outcome, start_server, wait_for_open_connections};
+use crate::support::test_server::question_body;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn smuggling_two_lengths_are_never_both_used() {
     let server = start_server(&[], &[]).await;
-    let text = json!({ "text": QUESTION }).to_string();
+    let text = question_body();
     let n = text.len();
     let chunked = format!("{n:x}\r\n{text}\r\n0\r\n\r\n");
     let both = n + SMUGGLED_REQUEST.len();
@@ -109,7 +52,7 @@ fn post_with_headers(headers: &str, body: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn smuggling_content_length_must_be_plain_digits() {
     let server = start_server(&[], &[]).await;
-    let text = json!({ "text": QUESTION }).to_string();
+    let text = question_body();
     let n = text.len();
     for (fate, length) in [
         (Answered(200), format!("{n}")),
@@ -139,7 +82,7 @@ async fn smuggling_content_length_must_be_plain_digits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn smuggling_only_final_chunked_coding_is_chunked() {
     let server = start_server(&[], &[]).await;
-    let text = json!({ "text": QUESTION }).to_string();
+    let text = question_body();
     let n = text.len();
     let chunked = format!("{n:x}\r\n{text}\r\n0\r\n\r\n");
     for (fate, encoding) in [
@@ -171,13 +114,13 @@ async fn smuggling_only_final_chunked_coding_is_chunked() {
         assert_outcome(&server, fate, post_with_headers(encoding, &chunked).as_bytes()).await;
     }
     // An older protocol has lengths only.
-    let old = |headers: &str, body: &str| post_with_headers(headers, body).replace("HTTP/1.1", "HTTP/1.0");
-    for (fate, message) in [
-        (AnsweredThenClosed(200), old(&format!("Content-Length: {n}"), &text)),
-        (Answered(200), old(&format!("Connection: keep-alive\r\nContent-Length: {n}"), &text)),
-        (Refused(400), old("Transfer-Encoding: chunked", &chunked)),
-        (Refused(400), old(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &text)),
+    for (fate, headers, body) in [
+        (AnsweredThenClosed(200), format!("Content-Length: {n}"), &text),
+        (Answered(200), format!("Connection: keep-alive\r\nContent-Length: {n}"), &text),
+        (Refused(400), "Transfer-Encoding: chunked".to_owned(), &chunked),
+        (Refused(400), format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &text),
     ] {
+        let message = post_with_headers(&headers, body).replace("HTTP/1.1", "HTTP/1.0");
         assert_outcome(&server, fate, message.as_bytes()).await;
     }
     wait_for_open_connections(&server, 0).await;
@@ -186,7 +129,7 @@ async fn smuggling_only_final_chunked_coding_is_chunked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn smuggling_chunks_end_at_their_size() {
     let server = start_server(&[], &[]).await;
-    let text = json!({ "text": QUESTION }).to_string();
+    let text = question_body();
     let n = text.len();
     let whole = format!("{n:x}\r\n{text}\r\n0\r\n");
     for (fate, body) in [

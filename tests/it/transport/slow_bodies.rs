@@ -23,7 +23,7 @@ fn assert_too_slow(answers: &[WireResponse], detail: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_body_stalled_is_408() {
     let server = start_server(&[("--body-idle-timeout", "500ms")], &[]).await;
-    let mut neighbour = Connection::connect_well(&server).await;
+    let mut neighbour = Connection::connect_and_request(&server).await;
     let clients = run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
         let stalled = [
             "Content-Length: 100\r\n\r\n",
@@ -39,7 +39,7 @@ async fn slow_body_stalled_is_408() {
         connection
     })
     .await;
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     for client in clients {
         let mut answers = client.read_responses().await;
         if answers[0].status == 100 {
@@ -49,14 +49,14 @@ async fn slow_body_stalled_is_408() {
     }
     wait_for_open_connections(&server, 1).await;
     assert_cut_off(&server, &[("body", CROWD_SIZE)]);
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
 }
 
 /// Every byte comes long before the limit of pauses, the whole body does not come in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_body_dribbled_is_408() {
     let server = start_server(&[("--body-idle-timeout", "1m"), ("--body-timeout", "800ms")], &[]).await;
-    let mut neighbour = Connection::connect_well(&server).await;
+    let mut neighbour = Connection::connect_and_request(&server).await;
     let clients = run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
         let (head, bit) = [("Content-Length: 1000000", "a"), ("Transfer-Encoding: chunked", "1\r\na\r\n")][number % 2];
         connection.send(format!("{POST_PREDICT_HEAD}{head}\r\n\r\n")).await;
@@ -76,11 +76,11 @@ async fn slow_body_dribbled_is_408() {
         }
     })
     .await;
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     for answer in clients {
         assert_too_slow(&[answer], "The whole body did not come within 800ms.");
     }
     wait_for_open_connections(&server, 1).await;
     assert_cut_off(&server, &[("body", CROWD_SIZE)]);
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
 }

@@ -10,7 +10,7 @@ use super::{
     CROWD_SIZE, Connection, LIVEZ_REQUEST, POST_PREDICT_HEAD, assert_cut_off, or_timeout, post_request,
     question_request, responses_by_status, run_clients, start_server, wait_for_open_connections,
 };
-use crate::support::test_server::QUESTION;
+use crate::support::test_server::question_body;
 
 /// Long enough for a good client of a busy machine.
 const SHORT_HEADER_TIMEOUT: (&str, &str) = ("--header-timeout", "700ms");
@@ -21,17 +21,17 @@ where
     F: Future<Output = (Connection, Option<u16>)> + Send + 'static,
 {
     let server = start_server(&[SHORT_HEADER_TIMEOUT], &[]).await;
-    let mut neighbour = Connection::connect_well(&server).await;
+    let mut neighbour = Connection::connect_and_request(&server).await;
     let before: u64 = responses_by_status(&server).values().sum();
     let clients = run_clients(server.address, CROWD_SIZE, client).await;
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     let mut complete = 0;
     for (client, expected) in clients {
         let statuses: Vec<u16> = client.read_responses().await.iter().map(|answer| answer.status).collect();
         assert_eq!(statuses, Vec::from_iter(expected));
         complete += statuses.len() as u64;
     }
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     wait_for_open_connections(&server, 1).await;
     assert_cut_off(&server, &[("head", CROWD_SIZE)]);
     assert_eq!(responses_by_status(&server).values().sum::<u64>(), before + 2 + complete);
@@ -66,7 +66,7 @@ async fn write_slowly(stream: &mut TcpStream, bytes: impl Iterator<Item = u8>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_head_dribbled_is_closed() {
     let server = start_server(&[SHORT_HEADER_TIMEOUT], &[]).await;
-    let mut neighbour = Connection::connect_well(&server).await;
+    let mut neighbour = Connection::connect_and_request(&server).await;
     let first = [LIVEZ_REQUEST.to_owned(), String::new()];
     let clients = run_clients(server.address, CROWD_SIZE, move |number, mut connection| {
         let first = first[number % 2].clone();
@@ -80,7 +80,7 @@ async fn slow_head_dribbled_is_closed() {
         }
     })
     .await;
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     assert_eq!(clients, vec![Vec::<u8>::new(); CROWD_SIZE]);
     wait_for_open_connections(&server, 1).await;
     assert_cut_off(&server, &[("head", CROWD_SIZE)]);
@@ -89,7 +89,7 @@ async fn slow_head_dribbled_is_closed() {
 /// However the first request ends, and whether or not the half came with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_head_partial_after_request_is_closed() {
-    let text = json!({ "text": QUESTION }).to_string();
+    let text = question_body();
     let chunked = format!("{POST_PREDICT_HEAD}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{text}\r\n0\r\n", text.len());
     let firsts = [
         (200, LIVEZ_REQUEST.to_owned()),

@@ -42,7 +42,7 @@ async fn start_reader(server: &TestServer, next: &str) -> Connection {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_reader_never_reading_is_cut_off() {
     let server = start_server(&[("--write-timeout", "500ms")], &[]).await;
-    let mut neighbour = Connection::connect_well(&server).await;
+    let mut neighbour = Connection::connect_and_request(&server).await;
     let before: u64 = responses_by_status(&server).values().sum();
     let mut readers = Vec::new();
     for number in 0..READERS {
@@ -52,11 +52,11 @@ async fn slow_reader_never_reading_is_cut_off() {
             if number % 20 == 0 { large_response_request().repeat(2) } else { OPENAPI_REQUEST.repeat(1_000) };
         reader.send(requests).await;
         readers.push(reader);
-        neighbour.request_well().await;
+        neighbour.request_ok().await;
     }
     wait_for_open_connections(&server, 1).await;
     assert_cut_off(&server, &[("write", READERS)]);
-    neighbour.request_well().await;
+    neighbour.request_ok().await;
     let requests = responses_by_status(&server).values().sum::<u64>() - before - READERS as u64 - 1;
     assert!((READERS as u64..READERS as u64 * 500).contains(&requests), "{requests}");
     drop(readers);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,7 +14,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 
 use crate::support::daemon::{predictd, run_to_exit};
-use crate::support::test_server::{QUESTION, TestServer, cheap_models};
+use crate::support::test_server::{TestServer, cheap_models, question_body};
 
 /// Files of a certificate for `localhost`.
 struct CertificateFiles {
@@ -81,7 +80,7 @@ async fn connect(
 
 /// Asks on this connection; the answer.
 async fn request_over_tls(stream: &mut TlsStream<TcpStream>) -> String {
-    let body = json!({ "text": QUESTION }).to_string();
+    let body = question_body();
     let head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close";
     let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.unwrap();

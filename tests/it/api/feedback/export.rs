@@ -40,7 +40,7 @@ fn feedback_export_escapes_formulas_and_control_chars() {
     let mut table = csv::Reader::from_reader(table.as_bytes());
     let found: Vec<String> = table.records().map(|row| row.unwrap()[9].to_owned()).collect();
     assert_eq!(found, cells.map(|(_, cell)| cell));
-    // The lines of JSON have every text as it was told, and hold no raw control character either.
+    // The lines of JSON have every text as it was sent, and hold no raw control character either.
     let lines = export_feedback(&daemon, "jsonl");
     assert!(!lines.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{lines:?}");
     let texts: Vec<String> =

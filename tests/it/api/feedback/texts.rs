@@ -5,7 +5,7 @@ use predictd::api::problem::Problem;
 use serde_json::{Value, json};
 
 use super::{Scene, accepted, feedback_outcome, list_outcomes, post_feedback, predict_for_receipt, rejected};
-use crate::support::answers::{answered, field_errors};
+use crate::support::answers::{field_errors, item_answer};
 use crate::support::daemon::Daemon;
 use crate::support::daemon_requests::{post_ok, stored_feedback};
 use crate::support::model_builder::ModelBuilder;
@@ -59,9 +59,10 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
     let body = json!({ "texts": texts });
     let BatchAnswer { results } = post_ok(daemon.address, "/batch_predict", &body);
     for (place, text) in texts.iter().enumerate() {
-        for (told, status) in [("20 10", 422), (*text, 200)] {
-            let body = json!({ "prediction_id": answered(&results[place]).prediction_id, "actual": "a", "text": told });
-            assert_eq!(post_feedback(&daemon, &body).status, status, "{place}: {told}");
+        for (sent, status) in [("20 10", 422), (*text, 200)] {
+            let body =
+                json!({ "prediction_id": item_answer(&results[place]).prediction_id, "actual": "a", "text": sent });
+            assert_eq!(post_feedback(&daemon, &body).status, status, "{place}: {sent}");
         }
     }
     let pair = predict(&daemon, &json!({ "model": "judge", "text": "10", "text_pair": "20" }));
@@ -70,8 +71,8 @@ fn feedback_text_matches_batch_pair_and_zero_shot_item() {
         &json!({ "model": "judge", "text": "10", "labels": ["20", "40"], "hypothesis_template": "{}" }),
     );
     for (answer, actual) in [(&pair, "neutral"), (&question, "40")] {
-        for (told, status) in [("20", 422), ("10", 200)] {
-            let body = json!({ "prediction_id": answer.prediction_id, "actual": actual, "text": told });
+        for (sent, status) in [("20", 422), ("10", 200)] {
+            let body = json!({ "prediction_id": answer.prediction_id, "actual": actual, "text": sent });
             let answer = post_feedback(&daemon, &body);
             assert_eq!(answer.status, status, "{answer:?}");
         }
@@ -91,7 +92,7 @@ fn feedback_text_is_stored_as_the_model_saw_it() {
     assert_eq!(stored_feedback(&daemon)[0].text.as_deref(), Some("10 20"));
 }
 
-/// A receipt whose text is known to nobody: what a server of an earlier version has sealed.
+/// A receipt without a text, as a server of an earlier version seals it.
 fn receipt_without_a_text(scene: &Scene, model: &str, version: &str) -> String {
     use predictd::experiments::receipts::{LabelSource, Receipt, ReceiptKeyring};
     let receipts = ReceiptKeyring::open(&scene.data.path().join("receipt.keys")).unwrap();

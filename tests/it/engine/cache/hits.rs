@@ -17,7 +17,7 @@ use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::{Value, json};
 
 use super::{CACHE_OPTIONS, lookup_count, start_cached, start_cached_with_models};
-use crate::support::answers::{answered, failed};
+use crate::support::answers::{item_answer, item_error};
 use crate::support::fake_backend::{BATCH_DEPENDENT_GRAPH, FakeBackend};
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::test_server::{QUESTION, TestServer, one_worker_rules, shipped_models};
@@ -77,7 +77,7 @@ async fn cache_hit_gets_new_prediction_id() {
         ids.push(scene.send_text("echo 7").await.unwrap().json::<Prediction>().prediction_id);
     }
     for item in scene.send_batch(&["echo 7", "echo 7"]).await.unwrap().json::<BatchAnswer>().results {
-        ids.push(answered(&item).prediction_id.clone());
+        ids.push(item_answer(&item).prediction_id.clone());
     }
     ids.sort_unstable();
     ids.dedup();
@@ -135,15 +135,15 @@ fn cache_reloaded_version_starts_empty() {
     let [first, second] = [(), ()].map(|()| loader::load(&source, &host).unwrap().runner.load_id);
     let [cache, other] = [(), ()].map(|()| Cache::new(1 << 20).unwrap().unwrap());
     let text = Input::from("text".to_owned());
-    let two = |whole| Input {
-        second: Some(SecondText { text: "text".to_owned(), truncate_only_first: whole }),
+    let [pair, cut_first_only] = [false, true].map(|truncate_only_first| Input {
+        second: Some(SecondText { text: "text".to_owned(), truncate_only_first }),
         ..text.clone()
-    };
-    assert_ne!(cache.key(first, &text), cache.key(first, &two(false)));
-    assert_ne!(cache.key(first, &two(true)), cache.key(first, &two(false)));
+    });
+    assert_ne!(cache.key(first, &text), cache.key(first, &pair));
+    assert_ne!(cache.key(first, &cut_first_only), cache.key(first, &pair));
     assert_eq!(cache.key(first, &text), cache.key(first, &text));
     assert_ne!(cache.key(first, &text), cache.key(second, &text));
-    // Keys are nobody's to guess: each process has its own.
+    // Keys cannot be guessed: those of each process differ.
     assert_ne!(cache.key(first, &text), other.key(first, &text));
 }
 
@@ -158,7 +158,7 @@ async fn cache_refused_text_stays_refused() {
         let texts = ["echo 7", "echo 8", "echo 7", "<script>", "echo 9"];
         let reply = scene.send_batch(&texts).await.unwrap();
         let batch = reply.json::<BatchAnswer>().results;
-        let error = failed(&batch[3]);
+        let error = item_error(&batch[3]);
         assert_eq!((error.status, error.errors[0].pointer.as_str()), (422, "/texts/3"));
     }
     let mut run = scene.fake.executed_texts();
@@ -178,9 +178,9 @@ async fn cache_error_is_not_stored() {
     assert_eq!(scene.fake.executed_texts(), ["fail", "fail", "panic", "panic", "nan", "nan", "wide", "wide"]);
     assert_eq!(scene.metric("predictd_cache_entries").await, 0);
     let batch = scene.send_batch(&["echo 1", "fail", "echo 1", "fail"]).await.unwrap().json::<BatchAnswer>().results;
-    assert_eq!([0, 2].map(|place| echoed_text(answered(&batch[place]))), ["echo 1", "echo 1"]);
+    assert_eq!([0, 2].map(|place| echoed_text(item_answer(&batch[place]))), ["echo 1", "echo 1"]);
     for place in [1, 3] {
-        assert_eq!(failed(&batch[place]).kind, "/docs#inference-failed");
+        assert_eq!(item_error(&batch[place]).kind, "/docs#inference-failed");
     }
 }
 
@@ -192,7 +192,7 @@ async fn cache_hit_is_answered_while_overloaded() {
     let held = scene.send_text("held");
     scene.wait_for_running_texts(1).await;
     assert_eq!(scene.send_text("echo 8").await.unwrap().status, 503);
-    // Also one that waits for somebody else's run takes a place.
+    // A text that waits for another request's run takes a place, too.
     assert_eq!(scene.send_text("held").await.unwrap().status, 503);
     assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     scene.fake.release();
@@ -208,7 +208,7 @@ async fn cache_works_for_inline_model() {
         assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     }
     let batch = scene.send_batch(&["echo 7", "echo 8", "echo 8"]).await.unwrap().json::<BatchAnswer>().results;
-    assert_eq!([0, 1, 2].map(|place| echoed_text(answered(&batch[place]))), ["echo 7", "echo 8", "echo 8"]);
+    assert_eq!([0, 1, 2].map(|place| echoed_text(item_answer(&batch[place]))), ["echo 7", "echo 8", "echo 8"]);
     assert_eq!(scene.fake.executed_texts(), ["echo 7", "echo 8"]);
     let counts =
         [lookup_count(&scene, "hit").await, lookup_count(&scene, "miss").await, lookup_count(&scene, "joined").await];

@@ -69,7 +69,7 @@ async fn single_flight_queued_leader_cancel_passes_lead() {
         assert_eq!(echoed_text(&request.await.unwrap().json()), "echo 7");
     }
     assert_eq!(held.await.unwrap().status, 200);
-    // One, unless who was told first has more time than others, who then run it themselves.
+    // One run, unless the first request to see the result has more time than others, which then run the text themselves.
     let runs = scene.fake.executed_texts().iter().filter(|text| *text == "echo 7").count();
     assert!((1..=10).contains(&runs), "{runs}");
     scene.wait_for_free_permits(4_096).await;
@@ -177,7 +177,7 @@ async fn single_flight_leader_failure_is_not_shared() {
         assert_eq!(scene.fake.executed_texts().iter().filter(|run| *run == text).count(), 3);
         scene.wait_for_free_permits(4_096).await;
     }
-    // A fault that passes: the first to ask is told of it, the others get their answers.
+    // The fault passes: the first request gets the error, the others get answers.
     scene.fake.hold_runs();
     scene.fake.fail_once();
     let requests: Vec<_> = (0..3).map(|_| scene.send_text("echo 7")).collect();

@@ -25,8 +25,8 @@ async fn gpu_lost_ends_server() {
         }
     }
     match server.task.await.unwrap().unwrap_err() {
-        predictd::ServerError::Runtime(told) => {
-            assert_eq!(told, "a GPU is lost: m/1 fails on every text (CUDA failure 700: an illegal memory access)");
+        predictd::ServerError::Runtime(reason) => {
+            assert_eq!(reason, "a GPU is lost: m/1 fails on every text (CUDA failure 700: an illegal memory access)");
         }
         other => panic!("{other:?}"),
     }

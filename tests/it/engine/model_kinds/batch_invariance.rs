@@ -1,10 +1,9 @@
 //! An answer is that of its text alone, whatever runs beside it; and what the graph does wrong with several texts, or
 //! with one, stays with that text.
 
-use predictd::api::predictions::BatchAnswer;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::answers::{answered, failed, label, probabilities, score};
+use crate::support::answers::{item_answer, item_error, label, probabilities, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::TransformerBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, OnnxGraph};
@@ -21,7 +20,7 @@ async fn assert_sums(served: &ModelServer) {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let batch = served.batch_predict(&texts).await;
     for (item, word) in batch.iter().zip((10_u8..).map(f32::from)) {
-        assert_eq!(answered(item).score, Some(word + 5.0), "{item:?}");
+        assert_eq!(item_answer(item).score, Some(word + 5.0), "{item:?}");
     }
     assert!(!served.model_info().await.shares_runs);
 }
@@ -82,7 +81,7 @@ async fn batch_invariance_rare_lost_rows_shift_no_answer() {
         let texts: Vec<String> = (60..100).map(|word| format!("{word} {word} {word}")).collect();
         let batch = served.batch_predict(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
         for (item, word) in batch.iter().zip((60_u8..).map(f32::from)) {
-            assert_eq!(answered(item).score, Some(3.0 * word + 5.0), "{item:?}");
+            assert_eq!(item_answer(item).score, Some(3.0 * word + 5.0), "{item:?}");
         }
     }
     // After the first time every text runs by itself.
@@ -110,8 +109,8 @@ async fn batch_out_of_memory_fails_its_text_only() {
         assert_eq!((reply.status, reply.problem_kind().as_str()), (500, "inference-failed"));
         assert!(!reply.body.contains("alloc"), "{}", reply.body);
         let batch = served.batch_predict(&["10", "99", "20"]).await;
-        assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(15.0), Some(25.0)));
-        assert_eq!(failed(&batch[1]).kind, "/docs#inference-failed");
+        assert_eq!((item_answer(&batch[0]).score, item_answer(&batch[2]).score), (Some(15.0), Some(25.0)));
+        assert_eq!(item_error(&batch[1]).kind, "/docs#inference-failed");
     }
 }
 
@@ -127,13 +126,11 @@ async fn batch_invariance_shipped_models_keep_scores() {
     };
     let texts: Vec<String> = (0..60).map(text).collect();
     for model in ["banking77-minilm", "banking77-tfidf"] {
-        let ask = async |path: &str, mut body: Value| {
-            (body["model"], body["return_probabilities"]) = (json!(model), json!(true));
-            server.post_json(path, body).await
-        };
-        let together: BatchAnswer = ask("/batch_predict", json!({ "texts": texts })).await.ok();
-        for (text, beside) in texts.iter().zip(together.results.iter().map(answered)) {
-            let alone = ask("/predict", json!({ "text": text })).await.ok();
+        let body = json!({ "texts": texts, "model": model, "return_probabilities": true });
+        let together = server.batch_predict(body).await;
+        for (text, beside) in texts.iter().zip(together.iter().map(item_answer)) {
+            let body = json!({ "text": text, "model": model, "return_probabilities": true });
+            let alone = server.predict_with(body).await;
             assert_eq!(label(&alone), label(beside));
             assert_near(&probabilities(beside), &probabilities(&alone));
         }
@@ -169,7 +166,7 @@ async fn batch_invariance_padding_sensitivity_is_found_at_load() {
         assert!(!served.model_info().await.shares_runs);
         let batch = served.batch_predict(&["90", "10 20 30 40 50 60 70 80 90"]).await;
         let alone = served.score("90").await;
-        assert_eq!(score(answered(&batch[0])).to_bits(), alone.to_bits());
+        assert_eq!(score(item_answer(&batch[0])).to_bits(), alone.to_bits());
     }
 }
 

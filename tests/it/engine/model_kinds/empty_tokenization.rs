@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::answers::{answered, failed, label};
+use crate::support::answers::{item_answer, item_error, label};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{ModelServer, load_error};
 
@@ -27,8 +27,8 @@ async fn empty_tokenization_is_refused_alone_and_in_batch() {
         "The text has no tokens for this model: its vocabulary has nothing of what stands there."
     );
     let batch = served.batch_predict(&["a", "zzz", "b"]).await;
-    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
-    assert_eq!((label(answered(&batch[0])), label(answered(&batch[2]))), ("a", "a"));
+    assert_eq!(item_error(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!((label(item_answer(&batch[0])), label(item_answer(&batch[2]))), ("a", "a"));
     // Half of a pair may have none.
     let pair = served.predict_with("zzz", json!({ "text_pair": "a" })).await;
     assert_eq!(pair.tokens, 1);
@@ -74,6 +74,6 @@ async fn normalizer_expansion_is_bounded() {
         "model.onnx: the warm-up failed: the tokenizer of this model makes the text longer than 1048576 bytes"
     );
     let batch = served.batch_predict(&["10", "q", "hello"]).await;
-    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
-    assert_eq!((label(answered(&batch[0])), label(answered(&batch[2]))), ("a", "a"));
+    assert_eq!(item_error(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!((label(item_answer(&batch[0])), label(item_answer(&batch[2]))), ("a", "a"));
 }

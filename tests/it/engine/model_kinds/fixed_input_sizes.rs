@@ -1,6 +1,6 @@
 //! Graphs whose inputs have a fixed size: they serve where one text at a time, or padding, is enough.
 
-use crate::support::answers::{answered, score};
+use crate::support::answers::{item_answer, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::TransformerBuilder;
 use crate::support::model_builder::onnx_graph::Dim;
@@ -16,7 +16,7 @@ fn sum_transformer(dims: [Dim; 2]) -> TransformerBuilder {
 async fn input_fixed_batch_of_one_runs_texts_alone() {
     let served = ModelServer::new(&sum_transformer([Dim::Fixed(1), Dim::Open("n")]).model()).await;
     let batch = served.batch_predict(&["10", "20 30", "40"]).await;
-    assert_near(&batch.iter().map(|item| score(answered(item))).collect::<Vec<_>>(), &[15.0, 55.0, 45.0]);
+    assert_near(&batch.iter().map(|item| score(item_answer(item))).collect::<Vec<_>>(), &[15.0, 55.0, 45.0]);
     assert!(!served.model_info().await.shares_runs);
 }
 
@@ -28,9 +28,9 @@ async fn input_fixed_length_pads_and_truncates() {
         assert_eq!(facts.limits.max_tokens, Some(8));
         assert_eq!(facts.shares_runs, rows != Dim::Fixed(1));
         let batch = served.batch_predict(&["10", "20 30", "10 10 10 10 10 10 10 10"]).await;
-        let scores: Vec<f64> = batch.iter().map(|item| score(answered(item))).collect();
+        let scores: Vec<f64> = batch.iter().map(|item| score(item_answer(item))).collect();
         assert_near(&scores, &[15.0, 55.0, 65.0]);
-        assert!(answered(&batch[2]).truncated);
+        assert!(item_answer(&batch[2]).truncated);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::answers::{answered, failed, probabilities};
+use crate::support::answers::{item_answer, item_error, probabilities};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
@@ -31,10 +31,10 @@ async fn output_nan_scores_fail_that_text_only() {
     for (index, item) in batch.iter().enumerate() {
         assert_eq!(item.text_index, index);
         if [1, 3].contains(&index) {
-            let error = failed(item);
+            let error = item_error(item);
             assert_eq!((error.kind.as_str(), error.status), ("/docs#model-output-invalid", 500));
         } else {
-            assert_eq!(answered(item).tokens, 3);
+            assert_eq!(item_answer(item).tokens, 3);
         }
     }
     assert_near(&served.raw_scores("40").await.0, &[10_f64.ln(), 0.0]);
@@ -96,8 +96,14 @@ async fn output_varying_width_fails_those_texts_only() {
     let model = model.output("logits", &[Dim::Open("batch"), Dim::Open("width")]).model();
     let served = ModelServer::new(&model.config("problem_type", json!("regression"))).await;
     let batch = served.batch_predict(&["40", "60", "30"]).await;
-    assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(10.0), Some(20.0)));
-    assert_eq!(failed(&batch[1]).kind, "/docs#model-output-invalid");
+    assert_eq!((item_answer(&batch[0]).score, item_answer(&batch[2]).score), (Some(10.0), Some(20.0)));
+    assert_eq!(item_error(&batch[1]).kind, "/docs#model-output-invalid");
+}
+
+/// The raw scores of the first text of a batch.
+async fn first_scores(served: &ModelServer, texts: &[&str]) -> Vec<f64> {
+    let body = json!({ "texts": texts, "return_probabilities": true, "raw_scores": true });
+    probabilities(item_answer(&served.server.batch_predict(body).await[0]))
 }
 
 #[tokio::test]
@@ -110,11 +116,7 @@ async fn output_dynamic_quantization_is_reported_batch_dependent() {
     let served = ModelServer::new(&quantised.model().labels(&["a", "b"])).await;
     assert!(served.model_info().await.batch_dependent);
     // One text at a time: what stands beside it in a batch changes nothing.
-    let answer = async |texts: &[&str]| {
-        let body = json!({ "texts": texts, "return_probabilities": true, "raw_scores": true });
-        probabilities(answered(&served.server.batch_predict(body).await[0]))
-    };
-    let alone = answer(&["10"]).await;
+    let alone = first_scores(&served, &["10"]).await;
     assert!((alone[0] - 40.0).abs() < 0.2, "{alone:?}");
-    assert_eq!(answer(&["10", "45", "99"]).await, alone);
+    assert_eq!(first_scores(&served, &["10", "45", "99"]).await, alone);
 }

@@ -3,7 +3,7 @@
 use predictd::api::served_models::OverflowPolicy;
 use serde_json::{Value, json};
 
-use crate::support::answers::{answered, failed, score};
+use crate::support::answers::{item_answer, item_error, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
@@ -65,8 +65,8 @@ async fn long_text_error_names_token_count() {
         assert!(reply.body.contains(&expected), "{}", reply.body);
     }
     let batch = served.batch_predict(&["10", &words_in(10..30), "11"]).await;
-    assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(15.0), Some(16.0)));
-    assert_eq!(failed(&batch[1]).status, 422);
+    assert_eq!((item_answer(&batch[0]).score, item_answer(&batch[2]).score), (Some(15.0), Some(16.0)));
+    assert_eq!(item_error(&batch[1]).status, 422);
     let own = ModelServer::new(&six_token_model_without_specials("error")).await;
     assert_eq!(own.predict_error(&words_in(10..17)).await.problem_kind(), "text-too-long");
 }
@@ -143,8 +143,8 @@ async fn long_text_windows_of_unbatchable_model_run_alone() {
     let expected = (51.0 * 6.0 + 63.0 * 6.0 + 38.0 * 4.0) / 16.0;
     assert_near(&[served.score(&words_in(10..18)).await], &[expected]);
     let batch = served.batch_predict(&["10", &words_in(10..18), "11"]).await;
-    assert_eq!((answered(&batch[0]).score, answered(&batch[2]).score), (Some(15.0), Some(16.0)));
-    assert_near(&[score(answered(&batch[1]))], &[expected]);
+    assert_eq!((item_answer(&batch[0]).score, item_answer(&batch[2]).score), (Some(15.0), Some(16.0)));
+    assert_near(&[score(item_answer(&batch[1]))], &[expected]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::answers::{answered, score};
+use crate::support::answers::{item_answer, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
@@ -159,6 +159,6 @@ async fn output_one_logit_any_shape_is_read() {
         let served = ModelServer::new(&reranker_model(axes, declared)).await;
         assert_near(&[served.score("10").await], &[1.0 / (1.0 + (-1.5_f64).exp())]);
         let batch = served.batch_predict(&["10", "20 30"]).await;
-        assert_near(&[score(answered(&batch[1]))], &[1.0 / (1.0 + (-5.5_f64).exp())]);
+        assert_near(&[score(item_answer(&batch[1]))], &[1.0 / (1.0 + (-5.5_f64).exp())]);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::answers::{answered, label, labels, probabilities};
+use crate::support::answers::{item_answer, label, labels, probabilities};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
@@ -71,7 +71,7 @@ async fn assert_serves(model: &ModelBuilder) {
         assert_near(&probabilities(&answer), &expected);
     }
     let batch = served.batch_predict(&["good", "bad", "other", "good"]).await;
-    let best: Vec<&str> = batch.iter().map(|item| label(answered(item))).collect();
+    let best: Vec<&str> = batch.iter().map(|item| label(item_answer(item))).collect();
     assert_eq!(best, ["alpha", "beta", "alpha", "alpha"]);
 }
 
@@ -175,7 +175,7 @@ async fn sklearn_sequence_of_binary_outputs_is_multi_label() {
     assert_eq!(labels(&answer), ["beta"]);
     assert_near(&probabilities(&answer), &[0.0, 1.0]);
     let batch = served.batch_predict(&["bad", "good"]).await;
-    assert_eq!([0, 1].map(|place| labels(answered(&batch[place]))), [["alpha"], ["beta"]]);
+    assert_eq!([0, 1].map(|place| labels(item_answer(&batch[place]))), [["alpha"], ["beta"]]);
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! scikit-learn pipelines as skl2onnx exports them: the graph takes the text itself.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::answers::{answered, confidence, label, labels, probabilities};
+use crate::support::answers::{confidence, item_answer, label, labels, probabilities};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
-use crate::support::model_server::{ModelServer, load_error};
+use crate::support::model_server::{MODEL, ModelServer, load_error};
 
 /// The classes, by name or by number.
 #[derive(Clone, Copy)]
@@ -91,8 +91,9 @@ async fn assert_serves(model: &ModelBuilder, labels: [&str; 2]) {
     }
     let answer = served.predict("three good words").await;
     assert_eq!((answer.tokens, answer.truncated, confidence(&answer)), (3, false, 0.5));
-    let limits = served.model_info().await.limits;
-    assert_eq!((limits.max_tokens, limits.on_overflow), (None, None));
+    let detail: Value = served.server.get_ok(&format!("/models/{MODEL}")).await;
+    let limits: Vec<&String> = detail["versions"][0]["limits"].as_object().unwrap().keys().collect();
+    assert_eq!(limits, ["max_client_batch_size", "max_text_chars"], "a text has no tokens");
 }
 
 #[tokio::test]
@@ -159,6 +160,6 @@ async fn sklearn_batch_keeps_order() {
         ModelServer::new(&pipeline_model(&[BATCH_DIM, Dim::Fixed(1)], CLASS_NAMES, ProbabilityFormat::Maps)).await;
     let texts: Vec<&str> = (0..100).map(|i| if i % 3 == 0 { "good" } else { "bad" }).collect();
     for (index, item) in served.batch_predict(&texts).await.iter().enumerate() {
-        assert_eq!(label(answered(item)), if index % 3 == 0 { "spam" } else { "ham" }, "{index}");
+        assert_eq!(label(item_answer(item)), if index % 3 == 0 { "spam" } else { "ham" }, "{index}");
     }
 }

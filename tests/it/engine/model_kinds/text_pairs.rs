@@ -1,13 +1,14 @@
 //! Two texts in one row: segments, cutting, refusals.
 
-use predictd::api::predictions::{BatchItem, Prediction};
+use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::json;
 
-use crate::support::answers::{answered, failed, label, score};
+use crate::support::answers::{item_answer, item_error, label, score};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::sample_models::summing_pair_model;
 use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM};
 use crate::support::model_server::ModelServer;
+use crate::support::test_server::Response;
 
 /// Special tokens around two texts add this: `[SEP]` stands behind each, the last in the second segment.
 const PAIR_SPECIAL_TOKENS_SUM: f64 = SPECIAL_TOKENS_SUM as f64 + 3.0 + 1_000.0;
@@ -33,7 +34,7 @@ async fn pair_batch_has_a_second_text_per_item() {
     let served = ModelServer::new(&summing_pair_model()).await;
     let body = json!({ "texts": ["10", "20 20 20", "30"], "text_pairs": ["1", "2 2", "40 40 40 40"] });
     let batch = served.server.batch_predict(body).await;
-    let scores: Vec<f64> = batch.iter().map(|item| score(answered(item))).collect();
+    let scores: Vec<f64> = batch.iter().map(|item| score(item_answer(item))).collect();
     // "1" and "2" are not in the vocabulary: id 1.
     assert_near(
         &scores,
@@ -47,17 +48,20 @@ async fn pair_batch_has_a_second_text_per_item() {
         served.server.post_json("/batch_predict", json!({ "texts": ["10", "20"], "text_pairs": ["30"] })).await;
     assert_eq!(uneven.status, 422);
     assert_eq!(uneven.problem().errors[0].pointer, "/text_pairs");
-    let blank = json!({ "texts": ["10", "20"], "text_pairs": ["30", " "] });
-    assert_second_pair_error(&served.server.batch_predict(blank).await);
-    let markup = json!({ "texts": ["10", "20"], "text_pairs": ["30", "<script>x</script>"] });
-    assert_second_pair_error(&served.server.batch_predict(markup).await);
+    for wrong in [" ", "<script>x</script>"] {
+        let body = json!({ "texts": ["10", "20"], "text_pairs": ["30", wrong] });
+        assert_second_pair_error(&served.server.post_json("/batch_predict", body).await);
+    }
 }
 
 /// The first pair is answered, and the second has an error in its place, which names its second text.
-fn assert_second_pair_error(batch: &[BatchItem]) {
-    assert!(answered(&batch[0]).score.is_some(), "{batch:?}");
-    let error = failed(&batch[1]);
+fn assert_second_pair_error(reply: &Response) {
+    let batch = reply.ok::<BatchAnswer>().results;
+    assert!(item_answer(&batch[0]).score.is_some(), "{batch:?}");
+    let error = item_error(&batch[1]);
     assert_eq!((error.status, error.errors[0].pointer.as_str()), (422, "/text_pairs/1"));
+    let counts = ["\"score\":", "\"error\":"].map(|field| reply.body.matches(field).count());
+    assert_eq!(counts, [1, 1], "no item has both: {}", reply.body);
 }
 
 #[tokio::test]
@@ -70,7 +74,7 @@ async fn pair_truncation_cuts_longer_text_first() {
         ("10 10 10 10 10 10", "20 20 20 20 20", (4, 3)),
         ("10 10 10 10 10", "20 20 20 20 20", (3, 4)),
         ("10 10 10 10", "20 20 20", (4, 3)),
-        // Both are longer than anybody needs to read to see that they are cut.
+        // Both are so long that the tokenizer need not read them to their end.
         (&"10 ".repeat(29), &"20 ".repeat(28), (4, 3)),
         (&"10 ".repeat(5_000), &"20 ".repeat(4_999), (4, 3)),
         (&"10 ".repeat(4_999), &"20 ".repeat(5_000), (3, 4)),

@@ -3,7 +3,7 @@
 use predictd::api::predictions::Prediction;
 use serde_json::json;
 
-use crate::support::answers::answered;
+use crate::support::answers::item_answer;
 use crate::support::assertions::{assert_fields_absent, assert_near};
 use crate::support::model_builder::sample_models::token_labelling_model;
 use crate::support::model_server::{ModelServer, load_error};
@@ -62,14 +62,14 @@ async fn entities_are_the_same_in_a_batch() {
         let served = ModelServer::new(&token_labelling_model().tokenizer_config("padding_side", json!(side))).await;
         let texts = ["40", "10 20 30 40 60 10 20 30", "10 40 60", "20", "60 10 60"];
         let batch = served.batch_predict(&texts).await;
-        for (text, together) in texts.iter().zip(batch.iter().map(answered)) {
+        for (text, together) in texts.iter().zip(batch.iter().map(item_answer)) {
             assert_eq!(
                 found_entities(together),
                 found_entities(&served.predict(text).await),
                 "{text} padded on the {side}"
             );
         }
-        assert_eq!(found_entities(answered(&batch[1])), expected_entities(&[("N", 9, 14, "40 60")]));
+        assert_eq!(found_entities(item_answer(&batch[1])), expected_entities(&[("N", 9, 14, "40 60")]));
     }
 }
 

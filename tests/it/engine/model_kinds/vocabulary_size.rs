@@ -1,8 +1,8 @@
-//! Tokens and lengths that a graph cannot take: told at load, and never a failed run.
+//! Tokens and lengths that a graph cannot take: an error at load, and never a failed run.
 
 use serde_json::json;
 
-use crate::support::answers::{answered, failed};
+use crate::support::answers::{item_answer, item_error};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
@@ -34,7 +34,7 @@ async fn vocabulary_id_beyond_embedding_becomes_unknown() {
     let served = ModelServer::new(&embedding_model(90, None)).await;
     assert_near(&[served.score("89").await, served.score("10 95").await], &[94.0, 16.0]);
     let batch = served.batch_predict(&["10", "90", "20"]).await;
-    assert_eq!(answered(&batch[1]).score, Some(6.0));
+    assert_eq!(item_answer(&batch[1]).score, Some(6.0));
 }
 
 #[tokio::test]
@@ -52,14 +52,14 @@ async fn vocabulary_id_beyond_embedding_without_unk_is_refused() {
     assert_eq!((reply.status, reply.problem_kind().as_str()), (422, "unusable-text"));
     assert!(reply.body.contains("a token (id 101) that this model cannot take"), "{}", reply.body);
     let batch = served.batch_predict(&["4", "<image>"]).await;
-    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!(item_error(&batch[1]).kind, "/docs#unusable-text");
 }
 
 #[tokio::test]
 async fn vocabulary_padding_beyond_embedding_serves() {
     let model = embedding_model(101, None).config("pad_token_id", json!(500));
     let batch = ModelServer::new(&model).await.batch_predict(&["10", "20 30 40"]).await;
-    assert_eq!((answered(&batch[0]).score, answered(&batch[1]).score), (Some(15.0), Some(95.0)));
+    assert_eq!((item_answer(&batch[0]).score, item_answer(&batch[1]).score), (Some(15.0), Some(95.0)));
 }
 
 /// The same with a table that no constant of the file is: its rows are found by runs.

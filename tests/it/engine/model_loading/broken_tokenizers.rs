@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::load_error_of;
-use crate::support::answers::{answered, failed, label};
+use crate::support::answers::{item_answer, item_error, label};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_server::{MODEL, ModelServer, load_error};
 
@@ -81,13 +81,13 @@ async fn tokenizer_panicking_on_one_text_fails_that_text() {
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 1"), "{metrics}");
     let batch = served.batch_predict(&["10", &crafted, "hello"]).await;
-    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
-    assert_eq!((label(answered(&batch[0])), label(answered(&batch[2]))), ("a", "a"));
+    assert_eq!(item_error(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!((label(item_answer(&batch[0])), label(item_answer(&batch[2]))), ("a", "a"));
     // The same off the async threads, where long requests are tokenised.
     let filler = "10 ".repeat(600);
     let batch = served.batch_predict(&[&filler, &crafted, "10"]).await;
-    assert_eq!(failed(&batch[1]).kind, "/docs#unusable-text");
-    assert_eq!(label(answered(&batch[2])), "a");
+    assert_eq!(item_error(&batch[1]).kind, "/docs#unusable-text");
+    assert_eq!(label(item_answer(&batch[2])), "a");
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 3"), "{metrics}");
     assert_eq!(served.predict_with("10 20", json!({ "model": MODEL })).await.tokens, 4);

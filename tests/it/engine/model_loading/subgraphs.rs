@@ -1,6 +1,6 @@
 //! Graphs within a graph: the branches of an `If`. Each has constants of its own, whatever their names.
 
-use crate::support::answers::{answered, label};
+use crate::support::answers::{item_answer, label};
 use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
@@ -92,7 +92,7 @@ async fn subgraph_branch_constants_stay_in_branch() {
         }
         // The branch is that of the whole batch: the probe finds it, and each text runs alone.
         let batch = served.batch_predict(&["10", "60", "20"]).await;
-        let labels: Vec<&str> = batch.iter().map(|item| label(answered(item))).collect();
+        let labels: Vec<&str> = batch.iter().map(|item| label(item_answer(item))).collect();
         assert_eq!(labels, ["a", "b", "a"]);
         assert!(!served.model_info().await.shares_runs);
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use predictd::api::predictions::BatchAnswer;
 use tokio::task::spawn_blocking;
 
-use crate::support::answers::answered;
+use crate::support::answers::item_answer;
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::raw_client::{RawClient, RawResponse, get, metric};
 
@@ -52,7 +52,7 @@ async fn permits_exhausted_refuses_by_head_and_probes_answer() {
         }
     }
     scene.fake.release();
-    assert_eq!(echoed_text(answered(&held.await.unwrap().json::<BatchAnswer>().results[3])), "echo 4");
+    assert_eq!(echoed_text(item_answer(&held.await.unwrap().json::<BatchAnswer>().results[3])), "echo 4");
     scene.wait_for_free_permits(4).await;
     assert_eq!(echoed_text(&scene.send_text("echo 5").await.unwrap().json()), "echo 5");
     assert_eq!(scene.fake.executed_texts(), ["echo 1", "echo 2", "echo 3", "echo 4", "echo 5"]);

@@ -94,7 +94,7 @@ async fn retry_storm_admitted_are_answered_and_server_recovers() {
     let answered = of_model("predictd_predictions_total").await;
     let wasted = of_model("predictd_wasted_items_total").await;
     assert_eq!(answered, all.answered as u64);
-    assert!(wasted * 10 <= answered, "{wasted} texts were run for nobody, {answered} for somebody");
+    assert!(wasted * 10 <= answered, "{wasted} texts were run without a reader, {answered} were answered");
     // It is over, and nothing of it is left.
     wait_until("the permits are free", || scene.server.app.inference.engine.free_permits() == 4_096).await;
     assert_eq!(predict(&scene).await.status, 200);

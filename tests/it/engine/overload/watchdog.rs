@@ -13,8 +13,9 @@ use predictd::registry::{LoadFailure, Registry, VersionState, models_directory};
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::json;
 
-use crate::support::answers::{answered, label};
+use crate::support::answers::{item_answer, label};
 use crate::support::daemon::{Daemon, serve_command};
+use crate::support::daemon_requests::scrape_metrics;
 use crate::support::model_builder::{ModelBuilder, slow_models};
 use crate::support::model_server::ModelServer;
 use crate::support::raw_client::{RawClient, RawResponse, get, request};
@@ -32,7 +33,7 @@ async fn watchdog_hung_run_ends_at_deadline() {
         // Both workers are free again, and the model answers as ever.
         assert_eq!(served.raw_scores("10 20").await, (vec![35.0, 3.5], 4));
         let batch = served.batch_predict(&["10", "20", "30", "40"]).await;
-        assert!(batch.iter().all(|item| label(answered(item)) == "a"), "{batch:?}");
+        assert!(batch.iter().all(|item| label(item_answer(item)) == "a"), "{batch:?}");
         wait_until("the permits are free", || served.server.app.inference.engine.free_permits() == 4_096).await;
         let metrics = served.server.get("/metrics").await.body;
         assert!(metrics.contains("predictd_requests_rejected_total{reason=\"deadline\"} "), "{metrics}");
@@ -84,7 +85,7 @@ fn watchdog_hung_model_leaves_others_and_shutdown_working() {
     waits.send(request("POST", "/predict", "X-Request-Timeout-Ms: 60000\r\n", &body));
     // What came before its run began could share it, and would wait as long.
     let runs = r#"predictd_queue_duration_seconds_count{model="endless",version="1"} 1"#;
-    while !RawClient::connect(daemon.admin).request(get("/metrics")).body.contains(runs) {
+    while !scrape_metrics(&daemon).contains(runs) {
         std::thread::yield_now();
     }
     for _ in 0..20 {

@@ -3,7 +3,7 @@
 use predictd::api::predictions::BatchAnswer;
 use serde_json::json;
 
-use crate::support::answers::{answered, failed, kind};
+use crate::support::answers::{item_answer, item_error, kind};
 use crate::support::fake_backend::{FakeBackend, PANICKING_GRAPH};
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 
@@ -44,9 +44,9 @@ async fn run_failures_in_batch_stay_at_their_index() {
     for (index, item) in reply.json::<BatchAnswer>().results.iter().enumerate() {
         assert_eq!(item.text_index, index);
         if index % 2 == 0 {
-            assert_eq!(echoed_text(answered(item)), texts[index]);
+            assert_eq!(echoed_text(item_answer(item)), texts[index]);
         } else {
-            assert_eq!(kind(failed(item)), kinds[index / 2]);
+            assert_eq!(kind(item_error(item)), kinds[index / 2]);
         }
     }
     let counts = ["\"prediction\":", "\"error\":"].map(|field| reply.body.matches(field).count());
@@ -71,8 +71,8 @@ async fn run_failure_of_inline_model_is_the_same() {
         assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     }
     let batch = scene.send_batch(&["echo 1", "panic", "echo 3"]).await.unwrap().json::<BatchAnswer>().results;
-    assert_eq!([0, 2].map(|place| echoed_text(answered(&batch[place]))), ["echo 1", "echo 3"]);
-    assert_eq!(failed(&batch[1]).kind, "/docs#inference-failed");
+    assert_eq!([0, 2].map(|place| echoed_text(item_answer(&batch[place]))), ["echo 1", "echo 3"]);
+    assert_eq!(item_error(&batch[1]).kind, "/docs#inference-failed");
     let over = scene.send_batch(&["echo 1"; 9]).await.unwrap();
     assert_eq!(over.status, 422);
     assert_eq!(scene.free_permits(), 8);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use predictd::api::health::HealthReport;
 use predictd::api::predictions::BatchAnswer;
 
-use crate::support::answers::answered;
+use crate::support::answers::item_answer;
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::waiting::wait_until;
 
@@ -20,13 +20,13 @@ async fn stop_queued_texts_are_answered() {
     let address = scene.server.address;
     let stopped = tokio::spawn(scene.server.stop());
     wait_until("the server drains", || app.models.draining.load(Ordering::Relaxed)).await;
-    // Nobody is let in any more; the listener goes a moment after the flag is set.
+    // The server accepts no connection any more. The listener closes a moment after the flag is set.
     wait_until("no connection is taken", || std::net::TcpStream::connect(address).is_err()).await;
     scene.fake.release();
     for (i, request) in requests.into_iter().enumerate() {
         assert_eq!(echoed_text(&request.await.unwrap().json()), format!("echo {i}"));
     }
-    assert_eq!(echoed_text(answered(&batch.await.unwrap().json::<BatchAnswer>().results[1])), "echo 101");
+    assert_eq!(echoed_text(item_answer(&batch.await.unwrap().json::<BatchAnswer>().results[1])), "echo 101");
     stopped.await.unwrap().unwrap();
     assert_eq!((scene.fake.executed_texts().len(), app.inference.engine.free_permits()), (22, 4_096));
     // The registry holds no model any more, and so no worker.

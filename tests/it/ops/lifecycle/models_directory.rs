@@ -1,4 +1,4 @@
-//! What lies in the models directory and is no model stops nothing, and is told once.
+//! Files in the models directory that are no models: they stop nothing, and the log names each once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -59,12 +59,9 @@ fn models_directory_invalid_entries_are_logged_once() {
 fn models_directory_unreadable_entry_stops_no_other() {
     let place = Scene::with_model(&ModelBuilder::plain());
     create_entries(place.models(), &["lost+found", "secret/1"], &[]);
-    let close = |name: &str, mode: u32| {
-        let path = place.models().join(name);
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    for name in ["lost+found", "secret"] {
-        close(name, 0o000);
+    let closed = ["lost+found", "secret"].map(|name| place.models().join(name));
+    for path in &closed {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     // Root may read everything, but not in a user namespace that knows no root.
     let isolated = std::fs::read_dir(place.models().join("secret")).is_ok();
@@ -92,8 +89,8 @@ fn models_directory_unreadable_entry_stops_no_other() {
         let said = lines.iter().map(Value::to_string).collect::<String>();
         assert!(said.contains("lost+found") && said.contains("secret") && said.contains("denied"), "{said}");
     }
-    for name in ["lost+found", "secret"] {
-        close(name, 0o755);
+    for path in closed {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
 

@@ -113,7 +113,7 @@ fn reload_rereads_keys_and_certificates_at_once() {
         let line = daemon.wait_for_log("files reloaded on signal");
         assert_eq!((&line["files"], &line["level"]), (&json!(what), &json!("INFO")), "{line}");
     }
-    // What cannot be used leaves what was there, and is told.
+    // Unusable files change nothing, and the log names them.
     let before = std::fs::metadata(&keys).unwrap();
     std::fs::write(&keys, "nonsense").unwrap();
     assert_eq!(std::fs::metadata(&keys).unwrap().ino(), before.ino());

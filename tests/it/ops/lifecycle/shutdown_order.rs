@@ -17,7 +17,7 @@ fn shutdown_draining_server_is_not_ready_and_answers() {
     daemon.wait_for_log("shutdown requested");
     for address in [daemon.address, daemon.admin] {
         for (path, status) in [("/readyz", 503), ("/health", 503), ("/livez", 200), ("/metrics", 200)] {
-            // Connections are still accepted, and each is told to go.
+            // The server still accepts connections, and closes each after its response.
             let answer = RawClient::connect(address).request(get(path));
             assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{path} {answer:?}");
         }
@@ -42,12 +42,12 @@ fn shutdown_steps_are_in_order() {
     let whole = question();
     let (half, other_half) = whole.split_at(whole.len() - 5);
     let mut client = RawClient::connect(daemon.address);
-    // An id, so that its line can be told from those of other requests.
+    // The id marks its line among those of other requests.
     client.send(half.replacen("\r\n", "\r\nX-Request-Id: the-last-one\r\n", 1));
     daemon.signal("TERM");
     daemon.wait_for_log("listener closed");
     assert!(TcpStream::connect(daemon.address).is_err(), "the data listener is closed");
-    // Who watches the server still sees it.
+    // Monitoring still sees the server.
     assert_eq!(RawClient::connect(daemon.admin).request(get("/livez")).status, 200);
     assert_eq!(RawClient::connect(daemon.admin).request(get("/readyz")).problem_kind(), "shutting-down");
     client.send(other_half);

@@ -1,12 +1,12 @@
-//! Starts that cannot succeed: a code, one clear line, and no socket that anybody could have met.
+//! Starts that cannot succeed: a code, one clear line, and no socket that was open meanwhile.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::Scene;
-use crate::support::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit, serve_command};
+use crate::support::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit};
 
 /// A start whose two ports are taken: whoever gets as far as binding ends with 1.
 struct FailingStart {
@@ -70,7 +70,7 @@ fn startup_port_in_use_exits_1() {
     let start = FailingStart::new();
     let address = start.occupied_port.local_addr().unwrap();
     for (option, other) in [("--listen", "--admin-listen"), ("--admin-listen", "--listen")] {
-        // A port of its own that nobody has.
+        // A free port for the other listener.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let (code, said) = start.run_to_exit(&[option, &address.to_string(), other, &free]);
         assert_eq!(code, 1, "{said}");
@@ -147,9 +147,9 @@ fn startup_unreadable_file_exits_64() {
     let locked = start.scene.data.path().join("locked");
     std::fs::create_dir_all(locked.join("m/1")).unwrap();
     let keys = start.write_file("keys.toml", "");
-    let close = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    close(&locked, 0o000);
-    close(&keys, 0o000);
+    for path in [&locked, &keys] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    }
     // Root may read everything, but not in a user namespace that knows no root.
     let isolated = std::fs::read_dir(&locked).is_ok();
     let (program, before): (_, &[&str]) =
@@ -167,7 +167,7 @@ fn startup_unreadable_file_exits_64() {
             assert!(said.contains(&format!("{option} {}: ", path.display())) && said.contains("denied"), "{said}");
         }
     }
-    close(&locked, 0o755);
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -196,32 +196,32 @@ fn startup_public_listener_requires_keys() {
     assert!(code == 1 && said.contains("--listen 127.0.0.1"), "with a key it gets as far as binding: {said}");
 }
 
+/// The most memory, in MiB, that a server with these options expects to use.
+fn estimated_mib(start: &FailingStart, options: &[&str]) -> u64 {
+    let mut daemon = Daemon::start_with(start.scene.models(), start.scene.data.path(), options);
+    let line = daemon.wait_for_log("maximum memory use estimated");
+    daemon.stop();
+    line["max_mib"].as_u64().unwrap()
+}
+
 #[test]
 fn startup_memory_budget_exceeded_lists_parts() {
     let start = FailingStart::new();
     let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let said = start.assert_exits_64(&[&free[..], &["--memory-limit", "150000000"]].concat());
     assert!(said.contains("and 144 MiB are allowed: ") && said.contains("--cache-bytes"), "{said}");
-    // The parts can be made smaller; and whoever says so starts it all the same.
+    // The parts can be made smaller; and an operator can start the server all the same.
     let small = ["--cache-bytes", "0", "--max-connections", "16", "--workers", "1", "--max-inflight-items", "64"];
     let fewer = ["--max-client-batch-size", "64"];
     let small = [&small[..], &fewer].concat();
-    let most = |options: &[&str]| {
-        let mut daemon = Daemon::start(&mut serve_command(start.scene.models(), start.scene.data.path(), options));
-        let line = daemon.wait_for_log("maximum memory use estimated");
-        daemon.signal("TERM");
-        let (status, log) = daemon.wait();
-        assert!(status.success(), "{log}");
-        line["max_mib"].as_u64().unwrap()
-    };
     // Two parts are the same in all: they would be less where less is allowed.
     let unlimited = ["--memory-limit", "0", "--response-memory", "16777216", "--max-body", "8388608"];
-    let usual = most(&unlimited);
-    let little = most(&[&small[..], &unlimited].concat());
+    let usual = estimated_mib(&start, &unlimited);
+    let little = estimated_mib(&start, &[&small[..], &unlimited].concat());
     assert!(little > 50 && little + 20 < usual, "{little} and {usual} MiB");
     // What the process itself needs differs between machines.
     let between = (u64::midpoint(usual, little) << 20).to_string();
     let limited = ["--memory-limit", between.as_str(), "--response-memory", "16777216", "--max-body", "8388608"];
     start.assert_exits_64(&[&free[..], &limited].concat());
-    most(&[&small[..], &limited].concat());
+    estimated_mib(&start, &[&small[..], &limited].concat());
 }

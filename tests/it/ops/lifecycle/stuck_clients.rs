@@ -6,7 +6,7 @@ use predictd::api::predictions::{BatchAnswer, Prediction};
 use serde_json::json;
 
 use super::{Scene, question};
-use crate::support::answers::{answered, label, probabilities};
+use crate::support::answers::{item_answer, label, probabilities};
 use crate::support::daemon::Daemon;
 use crate::support::model_builder::slow_models;
 use crate::support::raw_client::{RawClient, get, metric, request};
@@ -122,7 +122,7 @@ fn shutdown_active_clients_are_answered_stuck_are_cut_off() {
         assert_eq!(answer.json::<Prediction>().model.name, "slow");
     }
     let results = reading.read_response().json::<BatchAnswer>().results;
-    assert!(results.len() == 1_000 && results.iter().all(|item| probabilities(answered(item)).len() == 77));
+    assert!(results.len() == 1_000 && results.iter().all(|item| probabilities(item_answer(item)).len() == 77));
 
     let cut_off = daemon.wait_for_log("closing unfinished connections");
     assert_eq!(cut_off["clients"], 80, "those who stopped within a body or do not read");

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::Scene;
 use crate::support::answers::label;
 use crate::support::raw_client::{RawClient, metric, request};
-use crate::support::test_server::{CHEAP_MODEL, QUESTION};
+use crate::support::test_server::{CHEAP_MODEL, question_body};
 use crate::support::waiting::block_until;
 
 /// A question whose asker waits so many milliseconds.
 fn question_with_timeout(milliseconds: u32) -> String {
     let time = format!("X-Request-Timeout-Ms: {milliseconds}\r\n");
-    request("POST", "/predict", &time, &json!({ "text": QUESTION }).to_string())
+    request("POST", "/predict", &time, &question_body())
 }
 
 /// True once no thread of a process runs any more: a signal to stop takes its time on a busy machine.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{MODEL, Scene, post_feedback, post_registry_change, stored_feedback_ids};
+use super::{MODEL, Scene, post_registry_change, predict_and_post_feedback, stored_feedback_ids};
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
 use crate::support::daemon_requests::{answering_version, post, registry_state};
 use crate::support::models_command::change_model;
@@ -58,15 +58,15 @@ fn prepared_data_directory(scene: &Scene) -> (std::path::PathBuf, Vec<String>) {
     let daemon = scene.start(&[]);
     scene.register_and_activate_second(&daemon);
     for _ in 0..40 {
-        assert_eq!(post_feedback(&daemon).status, 200);
+        assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     }
-    let told = stored_feedback_ids(&daemon);
+    let feedback_ids = stored_feedback_ids(&daemon);
     let backup = scene.root.path().join("backup.db");
     daemon.stop();
     let data = scene.data_dir();
     let arguments = ["database", "backup", backup.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
     assert_eq!(run_to_exit(&mut predictd(&arguments)).0, 0);
-    (backup, told)
+    (backup, feedback_ids)
 }
 
 /// What a server says and refuses whose database is damaged.
@@ -77,16 +77,16 @@ fn assert_changes_refused(daemon: &Daemon, damage: &str) {
         "{damage}"
     );
     assert_eq!(RawClient::connect(daemon.address).request(get("/readyz")).status, 200, "{damage}");
-    for refused in [post_feedback(daemon), post_registry_change(daemon)] {
+    for refused in [predict_and_post_feedback(daemon), post_registry_change(daemon)] {
         assert_eq!((refused.status, refused.problem_kind().as_str()), (503, "registry-unavailable"), "{damage}");
         assert!(refused.body.contains("database is damaged"), "{damage}: {refused:?}");
         assert!(refused.body.contains("predictd database restore"), "{damage}: {refused:?}");
     }
     let exported = RawClient::connect(daemon.admin).request(get("/admin/feedback"));
     assert_eq!(exported.status, 503, "{damage}: {exported:?}");
-    let told = |log: &str| log.lines().find(|line| line.contains("database unusable")).map(str::to_owned);
-    block_until("it is logged", || told(&daemon.log()).is_some());
-    let line = told(&daemon.log()).unwrap();
+    block_until("it is logged", || daemon.log().contains("database unusable"));
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("database unusable")).unwrap();
     assert!(line.contains("\"ERROR\"") && line.contains("predictd database restore"), "{line}");
 }
 
@@ -94,7 +94,7 @@ fn assert_changes_refused(daemon: &Daemon, damage: &str) {
 fn damaged_database_serves_last_known_state() {
     for (name, damage) in DAMAGES {
         let scene = Scene::new();
-        let (backup, told) = prepared_data_directory(&scene);
+        let (backup, feedback_ids) = prepared_data_directory(&scene);
         let file = scene.data_dir().join("predictd.db");
         damage(&file);
         let spoilt = std::fs::read(&file).unwrap();
@@ -111,9 +111,12 @@ fn damaged_database_serves_last_known_state() {
         let daemon = scene.start(&[]);
         assert_eq!(
             (registry_state(&daemon), stored_feedback_ids(&daemon), answering_version(&daemon).as_str()),
-            ("current".to_owned(), told, "2")
+            ("current".to_owned(), feedback_ids, "2")
         );
-        assert_eq!((metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), post_feedback(&daemon).status), (0, 200));
+        assert_eq!(
+            (metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), predict_and_post_feedback(&daemon).status),
+            (0, 200)
+        );
         change_model(&daemon, &["activate", MODEL, "1"]);
         daemon.stop();
     }
@@ -158,7 +161,9 @@ fn damaged_database_found_while_running_is_reported() {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[DATABASE_PAGE_BYTES..].fill(0x5a);
     std::fs::write(&file, bytes).unwrap();
-    block_until("it is noticed", || post_feedback(&daemon).status == 503 && registry_state(&daemon) == "damaged");
+    block_until("it is noticed", || {
+        predict_and_post_feedback(&daemon).status == 503 && registry_state(&daemon) == "damaged"
+    });
     assert_changes_refused(&daemon, "while it runs");
     assert_eq!(answering_version(&daemon), "2");
     daemon.stop();

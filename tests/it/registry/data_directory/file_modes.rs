@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{MODEL, Scene, entries, post_feedback, stored_feedback_ids};
+use super::{MODEL, Scene, entries, predict_and_post_feedback, stored_feedback_ids};
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
 use crate::support::models_command::change_model;
 
@@ -31,7 +31,7 @@ fn used_daemon(scene: &Scene) -> Daemon {
     std::fs::rename(scene.data_dir().join("keys.toml"), scene.root.path().join("keys.toml")).unwrap();
     let daemon = scene.start(&[]);
     scene.register_and_activate_second(&daemon);
-    assert_eq!(post_feedback(&daemon).status, 200);
+    assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     let backup = scene.data_dir().join("backup.db");
     let (code, said) =
         run_to_exit(&mut predictd(&["database", "backup", backup.to_str().unwrap(), "--data-dir", data]));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Scene, post_feedback, post_registry_change, stored_feedback_ids};
+use super::{Scene, post_registry_change, predict_and_post_feedback, stored_feedback_ids};
 use crate::support::daemon::Daemon;
 use crate::support::daemon_requests::registry_state;
 use crate::support::http_receiver::spawn_thread;
@@ -17,7 +17,7 @@ const UNUSABLE_LOST_METRIC: &str = r#"predictd_storage_fault{reason="lost"}"#;
 fn post_feedback_until_refused(daemon: &Daemon) -> usize {
     let mut acknowledged = 0;
     loop {
-        let answer = post_feedback(daemon);
+        let answer = predict_and_post_feedback(daemon);
         if answer.status == 503 {
             assert_eq!(answer.problem_kind(), "registry-unavailable");
             assert!(answer.body.contains("data directory was removed or replaced"), "{answer:?}");
@@ -49,7 +49,11 @@ fn lost_data_directory_removed_refuses_feedback() {
     let scene = Scene::new();
     let daemon = scene.start(&[]);
     assert_eq!(
-        (post_feedback(&daemon).status, registry_state(&daemon), metric(daemon.admin, UNUSABLE_LOST_METRIC)),
+        (
+            predict_and_post_feedback(&daemon).status,
+            registry_state(&daemon),
+            metric(daemon.admin, UNUSABLE_LOST_METRIC)
+        ),
         (200, "current".to_owned(), 0)
     );
     std::fs::remove_dir_all(scene.data_dir()).unwrap();
@@ -61,7 +65,7 @@ fn lost_data_directory_removed_refuses_feedback() {
 fn lost_data_directory_replaced_then_restored_recovers() {
     let scene = Scene::new();
     let mut daemon = scene.start(&[]);
-    assert_eq!(post_feedback(&daemon).status, 200);
+    assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     let aside = scene.root.path().join("aside");
     std::fs::rename(scene.data_dir(), &aside).unwrap();
     std::fs::create_dir(scene.data_dir()).unwrap();
@@ -73,7 +77,7 @@ fn lost_data_directory_replaced_then_restored_recovers() {
         registry_state(&daemon) == "current" && metric(daemon.admin, UNUSABLE_LOST_METRIC) == 0
     });
     daemon.wait_for_log("data directory available again");
-    assert_eq!((post_feedback(&daemon).status, post_registry_change(&daemon).status), (200, 200));
+    assert_eq!((predict_and_post_feedback(&daemon).status, post_registry_change(&daemon).status), (200, 200));
     let before = stored_feedback_ids(&daemon);
     daemon.stop();
     let daemon = scene.start(&[]);
@@ -85,7 +89,7 @@ fn lost_data_directory_replaced_then_restored_recovers() {
 fn lost_database_file_replaced_refuses_feedback() {
     let scene = Scene::new();
     let mut daemon = scene.start(&[]);
-    assert_eq!(post_feedback(&daemon).status, 200);
+    assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     let file = scene.data_dir().join("predictd.db");
     let copy = scene.root.path().join("copy");
     std::fs::copy(&file, &copy).unwrap();
@@ -95,12 +99,12 @@ fn lost_database_file_replaced_refuses_feedback() {
     // The log that goes with a database is as much a part of it.
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    assert_eq!(post_feedback(&daemon).status, 200);
+    assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     std::fs::remove_file(scene.data_dir().join("predictd.db-wal")).unwrap();
     assert_lost(daemon, &scene.data_dir()).stop();
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    assert_eq!(post_feedback(&daemon).status, 200);
+    assert_eq!(predict_and_post_feedback(&daemon).status, 200);
     let log = scene.data_dir().join("predictd.db-wal");
     std::fs::copy(&log, &copy).unwrap();
     std::fs::rename(&copy, &log).unwrap();
@@ -118,13 +122,13 @@ fn lost_data_directory_loses_no_acknowledged_feedback() {
         let aside = scene.root.path().join("aside");
         let telling = spawn_thread(move || {
             let mut wire = RawClient::connect(address);
-            let mut told = 0;
+            let mut stored = 0;
             while wire.request(request("POST", "/feedback", "", &body)).status == 200 {
-                told += 1;
+                stored += 1;
             }
-            told
+            stored
         });
-        block_until("something is told", || !stored_feedback_ids(&daemon).is_empty());
+        block_until("something is stored", || !stored_feedback_ids(&daemon).is_empty());
         std::fs::rename(scene.data_dir(), &aside).unwrap();
         std::fs::create_dir(scene.data_dir()).unwrap();
         assert!(telling.join().unwrap() > 0);
