@@ -97,8 +97,8 @@ fn is_control(c: char) -> bool {
 
 fn find_control(text: &str) -> Option<char> {
     // A vectorized scan of bytes first: a control character is ASCII, or begins with 0xC2.
-    let may_have_controls = text.bytes().fold(false, |found, byte| found | (byte < b' ') | matches!(byte, 0x7f | 0xc2));
-    if may_have_controls { text.chars().find(|c| is_control(*c)) } else { None }
+    let suspects = text.bytes().fold(0, |found, byte| found | u8::from(matches!(byte, 0..b' ' | 0x7f | 0xc2)));
+    if suspects > 0 { text.chars().find(|c| is_control(*c)) } else { None }
 }
 
 fn reject_active_markup(text: &str) -> Result<(), PolicyError> {
