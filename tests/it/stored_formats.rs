@@ -171,15 +171,15 @@ fn assert_loaded(scene: &Scene) {
     let results: ExperimentResultsView = scene.admin(&daemon, "/admin/experiments/e/results");
     assert_eq!(results.state, "running", "{results:?}");
     assert_eq!(results.arms.iter().map(|arm| arm.requests).sum::<u64>(), 2, "{results:?}");
-    let told: FeedbackPage = scene.admin(&daemon, "/admin/feedback");
-    assert_eq!(told.feedback[0].actual, ["a"]);
+    let page: FeedbackPage = scene.admin(&daemon, "/admin/feedback");
+    assert_eq!(page.feedback[0].actual, ["a"]);
     let drift: DriftReportView = scene.admin(&daemon, "/admin/drift");
     assert_eq!(drift.versions[0].drift.as_ref().unwrap().profile.texts, 400);
     // The stored key opens, the golden examples hold, and feedback goes on.
     let answer = scene.predict(&daemon, PREDICT_TEXTS[0]);
     assert_eq!(label(&answer), "a");
-    let told: FeedbackAnswer = scene.feedback(&daemon, &answer.prediction_id).ok();
-    assert!(matches!(&told, FeedbackAnswer::One(status) if status.outcome == "stored"), "{told:?}");
+    let outcome: FeedbackAnswer = scene.feedback(&daemon, &answer.prediction_id).ok();
+    assert!(matches!(&outcome, FeedbackAnswer::One(status) if status.outcome == "stored"), "{outcome:?}");
     Scene::stop(daemon);
 }
 

@@ -236,8 +236,8 @@ fn feedback_export_keeps_order_in_csv_and_json() {
                 |(item, text)| json!({ "prediction_id": item_answer(item).prediction_id, "actual": "b", "text": text }),
             )
             .collect();
-        let told = list_outcomes(&post_feedback(&daemon, &json!(truth)));
-        assert!(told.iter().all(|item| accepted(item) == "stored"), "{told:?}");
+        let outcomes = list_outcomes(&post_feedback(&daemon, &json!(truth)));
+        assert!(outcomes.iter().all(|item| accepted(item) == "stored"), "{outcomes:?}");
         for (number, text) in texts.iter().enumerate() {
             expected.insert(batch * each + number, text.clone());
         }

@@ -97,8 +97,8 @@ fn start_evil_server(place: &Path) -> Daemon {
     let daemon = Daemon::start_with(&models, &data, &["--markup", "allow"]);
     let answer = daemon.predict(CONTROL_SEQUENCES);
     let truth = json!({ "prediction_id": answer.prediction_id, "actual": label(&answer), "text": CONTROL_SEQUENCES });
-    let told = post(daemon.address, "/feedback", &truth);
-    assert_eq!(told.status, 200, "{told:?}");
+    let response = post(daemon.address, "/feedback", &truth);
+    assert_eq!(response.status, 200, "{response:?}");
     daemon
 }
 

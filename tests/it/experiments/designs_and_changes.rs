@@ -105,8 +105,8 @@ fn experiment_change_needs_if_match_and_is_idempotent() {
     assert!(send_change_ok(&daemon, "DELETE", "draft", "", &json!(null)).experiment.is_none());
     assert_eq!(RawClient::connect(daemon.admin).request(get(&experiment_path("draft"))).status, 404);
     let history = fetch_history(&daemon, "colours");
-    let told: Vec<_> = history.iter().map(|done| (done.action.as_str(), done.reason.as_deref())).collect();
-    assert_eq!(told, [("pause", Some("lunch")), ("start", None), ("design", None)]);
+    let entries: Vec<_> = history.iter().map(|done| (done.action.as_str(), done.reason.as_deref())).collect();
+    assert_eq!(entries, [("pause", Some("lunch")), ("start", None), ("design", None)]);
 }
 
 #[test]

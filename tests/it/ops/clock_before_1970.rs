@@ -45,8 +45,8 @@ fn clock_before_1970_server_predicts_and_keeps_feedback() {
     let answer = wire.request(request("POST", "/predict", "", r#"{"text":"10"}"#));
     assert_eq!((answer.status, answer.header("date")), (200, None), "a server that has no clock sends no date");
     let truth = json!({ "prediction_id": answer.json::<Prediction>().prediction_id, "actual": "a", "text": "10" });
-    let told: FeedbackStatus = wire.request(request("POST", "/feedback", "", &truth.to_string())).ok();
-    assert_eq!(told.outcome, "stored");
+    let status: FeedbackStatus = wire.request(request("POST", "/feedback", "", &truth.to_string())).ok();
+    assert_eq!(status.outcome, "stored");
     assert_eq!(wire.request(request("POST", "/predict", "", "{")).problem_kind(), "malformed-json");
     for path in ["/health", "/metrics", "/admin/models", "/admin/models/m/history", "/admin/feedback", "/admin/drift"] {
         let status = RawClient::connect(daemon.admin).request(get(path)).status;
