@@ -54,6 +54,8 @@ def test_modules(files):
 def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     files = [file for part in ("src", "crates") for file in sorted((root / part).rglob("*.rs"))]
+    # A patched dependency, which was never in `src`.
+    files = [file for file in files if root / "crates/httpdate" not in file.parents]
     files = [file for file in files if "tests" not in file.relative_to(root).parts]
     excluded = test_modules(files)
     print(sum(len(without_tests(tokens(file.read_text()))) for file in files if file not in excluded))

@@ -1,4 +1,4 @@
-//! Why a request or an item got no answer, before a dialect says it in its own form.
+//! Why a request or an item got no answer, before a dialect says which part of the body is wrong.
 
 use predictd_inference::{InferenceFailure, RequestPart};
 

@@ -22,7 +22,7 @@ use predictd_api::models::{
 use predictd_api::reason::ReasonBody;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::mlflow::pull::PullRequest;
-use predictd_registry::record::{ModelSummary, Origin, VersionRecord};
+use predictd_registry::record::{ModelChangeSummary, Origin, VersionRecord};
 use predictd_registry::service::{ChangeContext, RegistryServices};
 use predictd_registry::{RegistryError, ResolveError};
 
@@ -51,7 +51,7 @@ where
     let experiment = models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
     let work = |services, context| work(services, names, request, context);
     let outcome = models.require_registry()?.change(context, work).await?;
-    let (ModelSummary { revision, active, previous }, changed) = outcome.into_answer();
+    let (ModelChangeSummary { revision, active, previous }, changed) = outcome.into_answer();
     Ok(with_etag(revision, ModelChangeView { name, revision, active, previous, changed, experiment }))
 }
 

@@ -37,7 +37,7 @@ pub type ModelRecords = BTreeMap<String, ModelRecord>;
 /// What the answer to a change shows of a model. It is stored, for repeated requests, as a list of its fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredSummary", into = "StoredSummary")]
-pub struct ModelSummary {
+pub struct ModelChangeSummary {
     /// Counts the changes of the model.
     pub revision: i64,
     /// The active version.
@@ -48,26 +48,26 @@ pub struct ModelSummary {
 
 type StoredSummary = (i64, Option<String>, Option<String>);
 
-impl From<StoredSummary> for ModelSummary {
+impl From<StoredSummary> for ModelChangeSummary {
     fn from((revision, active, previous): StoredSummary) -> Self {
         Self { revision, active, previous }
     }
 }
 
-impl From<ModelSummary> for StoredSummary {
-    fn from(summary: ModelSummary) -> Self {
+impl From<ModelChangeSummary> for StoredSummary {
+    fn from(summary: ModelChangeSummary) -> Self {
         (summary.revision, summary.active, summary.previous)
     }
 }
 
-impl From<&ModelRecord> for ModelSummary {
+impl From<&ModelRecord> for ModelChangeSummary {
     fn from(record: &ModelRecord) -> Self {
         let previous = record.previous_versions.last().cloned();
         Self { revision: record.revision, active: record.active.clone(), previous }
     }
 }
 
-impl From<ModelRecord> for ModelSummary {
+impl From<ModelRecord> for ModelChangeSummary {
     fn from(record: ModelRecord) -> Self {
         Self::from(&record)
     }
@@ -334,8 +334,8 @@ mod tests {
     #[test]
     fn model_summary_is_stored_as_list() {
         let stored = r#"[4,"2",null]"#;
-        let summary = ModelSummary { revision: 4, active: Some("2".to_owned()), previous: None };
-        assert_eq!(serde_json::from_str::<ModelSummary>(stored).unwrap(), summary);
+        let summary = ModelChangeSummary { revision: 4, active: Some("2".to_owned()), previous: None };
+        assert_eq!(serde_json::from_str::<ModelChangeSummary>(stored).unwrap(), summary);
         assert_eq!(serde_json::to_string(&summary).unwrap(), stored);
     }
 

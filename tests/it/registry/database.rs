@@ -8,7 +8,7 @@ use predictd::registry::database::experiments::{ExperimentTables, PhaseQuery, Re
 use predictd::registry::database::{
     AuditDetails, ChangeError, ChangeOutcome, ChangeRequest, Database, HistoryFilter, change_model, history, sqlite_url,
 };
-use predictd::registry::record::{FileRecord, ModelSummary, Origin, RecordError, VersionRecord};
+use predictd::registry::record::{FileRecord, ModelChangeSummary, Origin, RecordError, VersionRecord};
 use predictd::registry::registry_state::RegistryState;
 use predictd::registry::version_name::VersionName;
 
@@ -100,7 +100,7 @@ async fn database_idempotent_request_repeats_first_outcome() {
             change_model(&database, keyed("a"), |record| record.register("1", version_record("a"))).await.unwrap();
         assert!(matches!(first, ChangeOutcome::Changed(_)));
         let again = change_model(&database, keyed("a"), |_| unreachable!()).await.unwrap();
-        assert_eq!(again, ChangeOutcome::Repeated(ModelSummary { revision: 1, active: None, previous: None }));
+        assert_eq!(again, ChangeOutcome::Repeated(ModelChangeSummary { revision: 1, active: None, previous: None }));
         let other = change_model(&database, keyed("b"), |_| unreachable!()).await.unwrap_err();
         assert!(matches!(other, ChangeError::IdempotencyKeyReused), "{other:?}");
         assert_eq!(database.epoch().await.unwrap(), 1);

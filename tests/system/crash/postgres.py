@@ -10,19 +10,27 @@ import sys
 import uuid
 from pathlib import Path
 
-from invariants import Book
+from invariants import EPOCH, EVENTS, MODELS, VERSIONS, Book
 
 NO_POSTGRES = 3
 
 
 def book(url: str) -> Book:
-    """What is in a database."""
-    def ask(query: str) -> list[list]:
-        found = subprocess.run(["psql", url, "-Atqc", f"SELECT to_json(asked) FROM ({query}) AS asked"], check=True,
-                               capture_output=True, text=True)
-        return [list(json.loads(line).values()) for line in found.stdout.splitlines()]
-    there = ask("SELECT count(*) FROM information_schema.tables WHERE table_name = 'requests'")
-    return Book(ask) if there == [[1]] else Book()
+    """What is in a database, at one moment: a killed server's transaction may still be committing."""
+    def rows(queries: tuple[str, ...]) -> dict[str, list[list]]:
+        commands = [f"SELECT {number}, to_json(asked) FROM ({query}) AS asked" for number, query in enumerate(queries)]
+        one_moment = ["BEGIN ISOLATION LEVEL REPEATABLE READ", *commands]
+        arguments = [argument for command in one_moment for argument in ("-c", command)]
+        found = subprocess.run(["psql", url, "-Atq", *arguments], check=True, capture_output=True, text=True)
+        rows = {query: [] for query in queries}
+        for line in found.stdout.splitlines():
+            number, _, row = line.partition("|")
+            rows[queries[int(number)]].append(list(json.loads(row).values()))
+        return rows
+    there = "SELECT count(*) FROM information_schema.tables WHERE table_name = 'requests'"
+    if rows((there,))[there] != [[1]]:
+        return Book()
+    return Book(rows((MODELS, VERSIONS, EVENTS, EPOCH)).__getitem__)
 
 
 class Postgres:

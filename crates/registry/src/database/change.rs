@@ -1,6 +1,6 @@
 //! What is to be changed, what became of it, and the history of changes.
 
-use crate::record::{ModelRecord, ModelSummary};
+use crate::record::{ModelChangeSummary, ModelRecord};
 
 /// A change of one model.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,7 +66,7 @@ pub enum HistoryFilter<'a> {
 
 /// What became of a change of a model, or an experiment. `A` is what the answer to its request shows.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ChangeOutcome<T = ModelRecord, A = ModelSummary> {
+pub enum ChangeOutcome<T = ModelRecord, A = ModelChangeSummary> {
     /// It is so now.
     Changed(T),
     /// It was so already.

@@ -5,7 +5,7 @@ use super::error::ChangeError;
 use super::pool::Database;
 use super::transactions::{GuardedConnection, record_change};
 use super::{experiments, rows};
-use crate::record::{ModelRecord, ModelSummary, RecordError};
+use crate::record::{ModelChangeSummary, ModelRecord, RecordError};
 
 /// Changes a model, refuses to, or returns the first answer to a repeated request.
 ///
@@ -81,6 +81,6 @@ async fn apply_model_change(
     }
     after.revision += 1;
     rows::write_model(connection, change.target, &before, &after).await?;
-    record_change(transaction, change, change.target, &ModelSummary::from(&after)).await?;
+    record_change(transaction, change, change.target, &ModelChangeSummary::from(&after)).await?;
     Ok(ChangeOutcome::Changed(after))
 }
