@@ -50,6 +50,7 @@ nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kil
 	python3 benches/drift.py
 	python3 benches/nginx.py --rounds 3 --seconds 1
 	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- ops::metrics::metrics_client_names_create_no_series
+	$(MAKE) float-accuracy
 	FUZZ_SECONDS=900 .ci/fuzz
 	$(MAKE) check-dist CHECK_DIST=--rebuild
 	$(MAKE) docker docker-test
@@ -75,6 +76,11 @@ float-twin: ## Write the shipped MiniLM in float32 to target/float-twin
 	test -x target/float-venv/bin/pip || $(PYTHON) -m venv target/float-venv
 	target/float-venv/bin/pip install --quiet -r benches/requirements.txt
 	target/float-venv/bin/python benches/float_twin.py target/float-twin
+
+.PHONY: float-accuracy
+float-accuracy: float-twin onnxruntime ## Ask the float32 MiniLM the test questions of BANKING77 through the server
+	cargo build --quiet --locked --release
+	$(PYTHON) tests/system/parity/float_accuracy.py --predictd target/release/predictd target/float-twin
 
 TOOLS := PYTHONPATH=models target/tools-venv/bin/python
 
