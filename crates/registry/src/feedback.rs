@@ -87,20 +87,25 @@ impl FeedbackWriteOutcome {
 mod tests {
     use super::*;
 
-    fn feedback(predicted: &[&str], actual: &[&str]) -> FeedbackRecord {
+    /// Feedback with a wrong prediction.
+    pub(super) fn sample_feedback(id: usize) -> FeedbackRecord {
         FeedbackRecord {
-            id: "1".to_owned(),
-            predicted_at: 0,
+            id: id.to_string(),
+            predicted_at: 1,
             model: "m".to_owned(),
             version: "1".to_owned(),
             arm: String::new(),
-            predicted: labels(predicted),
-            confidence: 0.5,
-            actual: labels(actual),
+            predicted: labels(&["a"]),
+            confidence: 0.75,
+            actual: labels(&["b"]),
             text: None,
-            caller: "somebody".to_owned(),
-            reported_at: 0,
+            caller: "key client".to_owned(),
+            reported_at: 2,
         }
+    }
+
+    fn feedback(predicted: &[&str], actual: &[&str]) -> FeedbackRecord {
+        FeedbackRecord { predicted: labels(predicted), actual: labels(actual), ..sample_feedback(1) }
     }
 
     fn labels(all: &[&str]) -> Vec<String> {

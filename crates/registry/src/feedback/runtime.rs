@@ -78,23 +78,8 @@ mod tests {
     use super::super::spool::FeedbackSpool;
     use super::*;
     use crate::database::{Database, sqlite_url};
+    use crate::feedback::tests::sample_feedback;
     use predictd_metrics::Metrics;
-
-    fn sample_feedback() -> FeedbackRecord {
-        FeedbackRecord {
-            id: "1".to_owned(),
-            predicted_at: 1,
-            model: "m".to_owned(),
-            version: "1".to_owned(),
-            arm: String::new(),
-            predicted: vec!["a".to_owned()],
-            confidence: 0.75,
-            actual: vec!["b".to_owned()],
-            text: None,
-            caller: "somebody".to_owned(),
-            reported_at: 2,
-        }
-    }
 
     #[tokio::test]
     async fn feedback_stored_while_changes_fill_their_queue_and_caller_has_left() {
@@ -115,15 +100,15 @@ mod tests {
             }
         };
         assert!(is_full);
-        assert_eq!(feedback.store(vec![sample_feedback()]).await.unwrap(), [FeedbackWriteOutcome::Spooled]);
+        assert_eq!(feedback.store(vec![sample_feedback(1)]).await.unwrap(), [FeedbackWriteOutcome::Spooled]);
         let one = store.spooled_bytes();
         assert!(one > 0);
 
-        let mut left = Box::pin(feedback.store(vec![sample_feedback()]));
+        let mut left = Box::pin(feedback.store(vec![sample_feedback(1)]));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
         feedback.drain().await;
         assert_eq!(store.spooled_bytes(), 2 * one);
-        assert!(matches!(feedback.store(vec![sample_feedback()]).await, Err(RegistryError::Busy)));
+        assert!(matches!(feedback.store(vec![sample_feedback(1)]).await, Err(RegistryError::Busy)));
     }
 }

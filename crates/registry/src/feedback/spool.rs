@@ -195,22 +195,7 @@ impl SpoolSegment {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sample_feedback(id: usize) -> FeedbackRecord {
-        FeedbackRecord {
-            id: id.to_string(),
-            predicted_at: 1,
-            model: "m".to_owned(),
-            version: "1".to_owned(),
-            arm: String::new(),
-            predicted: vec!["a".to_owned()],
-            confidence: 0.75,
-            actual: vec!["b".to_owned()],
-            text: None,
-            caller: "somebody".to_owned(),
-            reported_at: 2,
-        }
-    }
+    use crate::feedback::tests::sample_feedback;
 
     fn drain_all(spool: &FeedbackSpool) -> Vec<FeedbackRecord> {
         let mut found = Vec::new();
