@@ -11,9 +11,13 @@ use libfuzzer_sys::fuzz_target;
 use predictd::drift::DriftSignal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;
-use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{GraphInput, IntegerWidth, Signature, TokenInput, TokenRole};
 use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use signatures::logits_signature;
 use tempfile::TempDir;
+
+#[path = "../it/support/signatures.rs"]
+mod signatures;
 
 /// The files in the order of the input.
 const FILES: [&str; 8] = [
@@ -65,19 +69,7 @@ fn put(path: &Path, content: &[u8]) {
 
 /// Fits what was read to a graph that gives two scores.
 fn assemble(mut manifest: Manifest, input: GraphInput) {
-    let signature = Signature {
-        input,
-        fixed_axes: FixedAxes::default(),
-        output_name: "logits".to_owned(),
-        score_kind: ScoreKind::Logits,
-        per_token: false,
-        applied_activation: None,
-        width: 2,
-        batch_dependent: false,
-        labels: None,
-        is_multi_label: false,
-        embedding_rows: None,
-    };
+    let signature = Signature { input, ..logits_signature(&[], 2) };
     let defaults = TextPolicies { on_overflow: OverflowPolicy::Truncate, markup: MarkupPolicy::Reject };
     _ = manifest.config.usable_positions();
     let profile = manifest.profile.take();

@@ -22,9 +22,13 @@ use predictd::engine::tokenization;
 use predictd::registry::models_directory;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{Signature, TokenRole};
+use signatures::logits_signature;
 use tempfile::TempDir;
 use tower::ServiceExt;
+
+#[path = "../it/support/signatures.rs"]
+mod signatures;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 /// Small enough for the fuzzer to reach.
@@ -82,27 +86,12 @@ struct ConstantBackend;
 
 impl Backend for ConstantBackend {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
-        let token_input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
-        let input = match manifest.tokenizer {
-            None => GraphInput::Texts { name: "text".to_owned(), rank: 1 },
-            Some(_) => GraphInput::Tokens(vec![
-                token_input("input_ids", TokenRole::InputIds),
-                token_input("attention_mask", TokenRole::AttentionMask),
-            ]),
+        let token_inputs: &[_] = match manifest.tokenizer {
+            None => &[],
+            Some(_) => &[("input_ids", TokenRole::InputIds), ("attention_mask", TokenRole::AttentionMask)],
         };
-        Ok(Box::new(ConstantGraph(Signature {
-            input,
-            fixed_axes: FixedAxes::default(),
-            output_name: "logits".to_owned(),
-            score_kind: ScoreKind::Logits,
-            per_token: false,
-            applied_activation: None,
-            width: 2,
-            batch_dependent: false,
-            labels: Some(vec!["no".to_owned(), "yes".to_owned()]),
-            is_multi_label: false,
-            embedding_rows: None,
-        })))
+        let labels = Some(vec!["no".to_owned(), "yes".to_owned()]);
+        Ok(Box::new(ConstantGraph(Signature { labels, ..logits_signature(token_inputs, 2) })))
     }
 }
 

@@ -211,7 +211,7 @@ async fn experiment_counts_of_processes_add_up_and_compact() {
             PhaseCounts { arms: BTreeMap::from([("new".to_owned(), tally)]), ..PhaseCounts::default() }
         };
         assert!(
-            !ExperimentTables(&database).store_counts(of, "nobody", &counted(1), false).await.unwrap(),
+            !ExperimentTables(&database).store_counts(of, "other-process", &counted(1), false).await.unwrap(),
             "its row is not there"
         );
         for process in 0..70 {

@@ -330,7 +330,7 @@ fn mlflow_invalid_response_is_refused() {
     place.mlflow.set_response(&format!("{of_one}/model.onnx"), 404, "");
     assert!(change_model_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("says: 404"));
     assert!(
-        change_model_refused(&daemon, &["register", MODEL, "1", "models:/M@nobody"]).contains("says: 404 not found")
+        change_model_refused(&daemon, &["register", MODEL, "1", "models:/M@missing"]).contains("says: 404 not found")
     );
     place.assert_unchanged(&daemon);
     // With nothing wrong it is taken.

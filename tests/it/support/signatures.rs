@@ -1,4 +1,4 @@
-//! Signatures of the graphs of fake backends. Benchmarks include this file too.
+//! Signatures of the graphs of fake backends. Benchmarks and fuzz targets include this file too.
 
 use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 
